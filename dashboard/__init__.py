@@ -1,0 +1,1 @@
+"""Shows; numbers are never born here."""

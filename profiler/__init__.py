@@ -1,0 +1,1 @@
+"""Measures latencies and acceptance; the only package that may import torch."""

@@ -1,0 +1,1 @@
+"""Predicts: a discrete-event simulator of RL clusters with speculative decoding."""

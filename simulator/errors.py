@@ -1,0 +1,23 @@
+"""Errors of the simulator.
+
+    SimulatorError              base
+    |- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
+    |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
+    `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
+"""
+
+
+class SimulatorError(Exception):
+    """Base of what the simulator raises on purpose."""
+
+
+class ScenarioError(SimulatorError):
+    """The scenario cannot be run as written."""
+
+
+class TraceCoverageError(ScenarioError):
+    """The trace does not cover what the scenario needs, and extrapolation is not allowed."""
+
+
+class InvariantError(SimulatorError):
+    """A conservation law broke."""

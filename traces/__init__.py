@@ -1,0 +1,1 @@
+"""The contract: every file format that the profiler, the simulator and the dashboard share."""

@@ -1,0 +1,181 @@
+"""RunReport: what a simulation answers: how much faster, how sure, why, and from what.
+
+Numbers only; how they are made is the simulator's business, how they look the dashboard's.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from traces.base import SCHEMA_VERSION, Origin, Strict
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Interval(Strict):
+    """A predicted number and the range that holds 90 % of runs whose inputs vary as the scenario says."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Factor(Strict):
+    """One step of the waterfall from accept length to end-to-end speedup."""
+
+    name: str
+    """Short name: `accept_length`, `draft_verify_cost`, `tail_batches`, `prefill_and_sync`, `trainer_bound`,
+    `staleness_stalls`."""
+    factor: float
+    """What this effect multiplies the speedup by."""
+    speedup_after: float
+    """Product of all factors so far; the last one is the end-to-end speedup."""
+    meaning: str
+    """One sentence for a reader."""
+
+
+class RolloutTime(Strict):
+    """How the rollout GPUs spent the run; the four shares add up to 1."""
+
+    generating: Fraction
+    """At least one sequence of the replica is decoding or being prefilled."""
+    weight_sync: Fraction
+    """Stopped for a weight sync."""
+    staleness_stall: Fraction
+    """Nothing to do because the staleness rule admits no new work."""
+    other_idle: Fraction
+    """Nothing to do for any other reason: the slowest sequences of a batch, tool calls, colocated training."""
+
+
+class TrainerTime(Strict):
+    """How the trainer GPUs spent the run; the four shares add up to 1."""
+
+    training: Fraction
+    """Training, log-prob and reference passes."""
+    weight_sync: Fraction
+    waiting: Fraction
+    """Exposed generation: waiting for samples."""
+    other_idle: Fraction
+    """Colocated generation, or waiting for replicas to stop before a sync."""
+
+
+class StalenessBin(Strict):
+    """Share of trained groups whose oldest token is `versions` policy versions behind the trainer."""
+
+    versions: Annotated[int, Field(ge=0)]
+    fraction: Fraction
+
+
+class StepPoint(Strict):
+    """One RL step, averaged over replications."""
+
+    rl_step: int
+    entropy_nats: float
+    accept_length: float
+    step_s: float
+    speedup: float
+    """Baseline's step time over this arm's, at the same RL step."""
+
+
+class ArmReport(Strict):
+    """What one way of decoding does to the run."""
+
+    num_draft_tokens: Annotated[int, Field(ge=0)]
+    """k; 0 is plain decoding."""
+    recipe: str
+    """Acceptance source in words."""
+    end_to_end_speedup: Interval
+    """Baseline wall time over this arm's for the same RL steps."""
+    rollout_speedup: Interval
+    """Baseline generation time over this arm's for the same tokens."""
+    trajectory_speedup: Interval
+    """Baseline mean time from a sample's submission to its last token over this arm's."""
+    accept_length: float
+    """Tokens emitted per verify step, bonus token included, realised in the run."""
+    step_s: float
+    """Mean wall time of one RL step, warm-up steps left out."""
+    rollout_s: float
+    """Mean time per RL step in which any replica generates."""
+    trajectory_s: float
+    """Mean time from a sample's submission to its last token, tool time included."""
+    train_s: float
+    """Mean training time per RL step, log-prob and reference passes included."""
+    weight_sync_s: float
+    """Mean weight-sync time per RL step."""
+    exposed_generation_s: float
+    """Mean time per RL step in which the trainer waits for samples."""
+    tokens_per_s_per_gpu: float
+    """Response tokens per second of run and per GPU of both sides."""
+    gpu_hours: float
+    """GPU-hours of both sides for the whole run."""
+    rollout_time: RolloutTime
+    trainer_time: TrainerTime
+    staleness: tuple[StalenessBin, ...]
+    amdahl_bound: float
+    """1 / (R / s + 1 - R): no run with this rollout share R and rollout speedup s can gain more."""
+    num_preemptions: float
+    """Sequences thrown out of the KV cache and prefilled again, mean per run."""
+    wasted_tokens_fraction: Fraction
+    """Share of prefilled and generated tokens computed again after an abort or a preemption."""
+    waterfall: tuple[Factor, ...]
+    """Where the gain was lost; empty for the baseline."""
+    by_step: tuple[StepPoint, ...]
+
+
+class MeasuredComparison(Strict):
+    """A published or logged number beside the prediction of the same quantity."""
+
+    arm: str
+    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "accept_length"]
+    measured_baseline: float | None
+    measured_arm: float | None
+    measured_speedup: float | None
+    predicted_baseline: float
+    predicted_arm: float
+    predicted_speedup: Interval | None
+    relative_error: float
+    """Predicted over measured, minus 1; of the speedup where there is one, else of the arm's value."""
+    source: str
+
+
+class InputOrigin(Strict):
+    """One input of the prediction and where it comes from."""
+
+    name: str
+    """Dotted path in the scenario, or the trace it was read from."""
+    value: str
+    origin: Origin
+    source: str
+
+
+class RunReport(Strict):
+    """The answer to a scenario. Same scenario, same seed: the same bytes."""
+
+    kind: Literal["report"] = "report"
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+    scenario: str
+    question: str
+    """What the scenario asks, in a sentence."""
+    scenario_hash: str
+    """sha256 of the scenario and of every trace it uses."""
+    model_version: str
+    """Version of the simulator that answered."""
+    seed: int
+    replications: int
+    num_steps: int
+    warmup_steps: int
+    policy: str
+    """Placement and staleness rule, in words."""
+    num_rollout_gpus: int
+    num_train_gpus: int
+    """Colocated runs count the same GPUs on both sides."""
+    num_gpus: int
+    baseline: ArmReport
+    arms: dict[str, ArmReport]
+    measured: tuple[MeasuredComparison, ...]
+    provenance: tuple[InputOrigin, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the report as one line of JSON."""
+        return self.model_dump_json()
