@@ -1,0 +1,449 @@
+"""Scenario: everything a prediction needs, as people write it in TOML; the only place with defaults.
+
+Does not read files (`scenario_file`) and does not know what any field does to the run.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from traces.acceptance import VerifyRule
+from traces.base import Origin, Strict
+
+MAX_DRAFT_TOKENS = 16
+MAX_SEQUENCES_PER_STEP = 1_000_000
+MAX_SEQUENCES_PER_RUN = 100_000_000
+MAX_GPUS = 65_536
+MAX_TOKENS = 1_000_000
+"""Limits of one scenario (trust.md F20): checked before any work starts."""
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelConfig(Strict):
+    """The policy being trained."""
+
+    name: str = Field(min_length=1, max_length=200)
+    """A name of the architecture table, e.g. `Qwen3.5-35B-A3B`."""
+    precision: str = "bf16"
+    """Precision of the rollout engine's weights and KV cache."""
+
+
+class ClusterConfig(Strict):
+    """Which GPUs do what. Under a synchronous policy both sides are the same GPUs and both counts are equal."""
+
+    gpu: str = Field(min_length=1, max_length=100)
+    num_rollout_gpus: Annotated[int, Field(ge=1, le=MAX_GPUS)]
+    num_train_gpus: Annotated[int, Field(ge=1, le=MAX_GPUS)]
+    tp_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Tensor-parallel GPUs of one rollout replica."""
+    ep_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Expert-parallel size inside the replica's GPUs (it does not add GPUs)."""
+
+    @model_validator(mode="after")
+    def _replicas_are_whole(self) -> Self:
+        if self.num_rollout_gpus % self.tp_size:
+            raise ValueError(
+                f"num_rollout_gpus: {self.num_rollout_gpus} is not a multiple of tp_size {self.tp_size}; "
+                "a replica has tp_size GPUs"
+            )
+        return self
+
+    @property
+    def num_replicas(self) -> int:
+        """Rollout engines."""
+        return self.num_rollout_gpus // self.tp_size
+
+
+InFlightRule = Literal["wait", "abort_resume", "in_place"]
+"""What happens to running sequences at a weight sync: they finish first; they are aborted and prefilled again with
+all they had; they stay, with a KV cache of mixed policies."""
+
+
+class SynchronousPolicy(Strict):
+    """Colocated: generate a whole batch, train on it, sync, on the same GPUs."""
+
+    kind: Literal["synchronous"] = "synchronous"
+    switch_s: NonNegativeFloat = 0.0
+    """Seconds per RL step to move the GPUs from generation to training and back."""
+
+
+class OneStepOffPolicy(Strict):
+    """Split: the trainer works on one whole batch while the next is generated."""
+
+    kind: Literal["one_step_off"] = "one_step_off"
+
+
+class FullyAsyncPolicy(Strict):
+    """Split: generation never stops; admission keeps it at most `max_staleness` policy versions ahead.
+
+    Admitted groups never exceed (max_staleness + version + 1) x prompts_per_step (AReaL, arXiv 2505.24298, sec. 5.1).
+    A group that straggles can still arrive older than that: it is trained on and counted (as SkyRL does).
+    """
+
+    kind: Literal["fully_async"] = "fully_async"
+    max_staleness: Annotated[int, Field(ge=0, le=1000)]
+    in_flight: InFlightRule = "abort_resume"
+
+
+PolicyConfig = Annotated[SynchronousPolicy | OneStepOffPolicy | FullyAsyncPolicy, Field(discriminator="kind")]
+
+
+class EngineConfig(Strict):
+    """One rollout replica: an inference engine with continuous batching."""
+
+    max_running_seqs: Annotated[int, Field(ge=1, le=8192)]
+    """Sequences decoded together (vLLM `max_num_seqs`)."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of GPU memory the engine may use; what weights leave is KV cache."""
+    kv_cache_tokens: PositiveInt | None = None
+    """KV-cache capacity of a replica in tokens; None derives it from memory, weights and architecture."""
+    chunked_prefill_tokens: Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None = None
+    """Token budget of a step that mixes prefill with decoding; None prefills at once while decoding waits."""
+    prefix_cache: Literal["kept", "lost"] = "kept"
+    """Whether the KV of earlier turns survives a tool call."""
+
+
+class ConstantLength(Strict):
+    """Always the same."""
+
+    kind: Literal["constant"] = "constant"
+    value: NonNegativeFloat
+
+
+class LognormalLength(Strict):
+    """Log-normal, cut to [minimum, maximum]."""
+
+    kind: Literal["lognormal"] = "lognormal"
+    mean: PositiveFloat
+    """Mean before the cut."""
+    sigma: Annotated[float, Field(ge=0, le=5)]
+    """Standard deviation of the logarithm."""
+    minimum: NonNegativeFloat = 1.0
+    maximum: PositiveFloat
+
+    @model_validator(mode="after")
+    def _range_holds_mean(self) -> Self:
+        if not self.minimum <= self.mean <= self.maximum:
+            raise ValueError(f"mean: {self.mean:g} must lie between minimum {self.minimum:g} and {self.maximum:g}")
+        return self
+
+
+Length = Annotated[ConstantLength | LognormalLength, Field(discriminator="kind")]
+
+
+class TurnsConfig(Strict):
+    """Multi-turn trajectories: generate, wait for a tool, read its answer, generate again."""
+
+    num_turns: Length
+    """Turns of a trajectory; the response is split evenly among them."""
+    observation_tokens: Length
+    """Tokens that the tool's answer adds to the context."""
+    delay_s: Length
+    """Seconds of tool or environment time between two turns."""
+
+
+class SyntheticWorkload(Strict):
+    """Drawn prompts and responses."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    prompts_per_step: Annotated[int, Field(ge=1, le=MAX_SEQUENCES_PER_STEP)]
+    """Groups consumed by one RL step."""
+    group_size: Annotated[int, Field(ge=1, le=4096)]
+    """Responses per prompt."""
+    prompt_tokens: Length
+    response_tokens: Length
+    """Generated tokens of a response, all turns together."""
+    turns: TurnsConfig | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+
+
+class TraceWorkload(Strict):
+    """Prompts and responses from a WorkloadTrace, its RL steps repeated in order."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+
+
+WorkloadConfig = Annotated[SyntheticWorkload | TraceWorkload, Field(discriminator="kind")]
+
+
+class ConstantEntropy(Strict):
+    """Policy entropy stays."""
+
+    kind: Literal["constant"] = "constant"
+    entropy_nats: Annotated[float, Field(ge=0, le=20)]
+
+
+class PiecewiseEntropy(Strict):
+    """Straight lines between (rl_step, entropy in nats) points; flat beyond the ends."""
+
+    kind: Literal["piecewise"] = "piecewise"
+    points: tuple[tuple[NonNegativeInt, Annotated[float, Field(ge=0, le=20)]], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _steps_ascend(self) -> Self:
+        steps = [step for step, _ in self.points]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"points: rl_step must ascend without repeats, got {steps}")
+        return self
+
+
+class TraceEntropy(Strict):
+    """The entropy trajectory of a WorkloadTrace, e.g. of one of the paper's runs."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+
+
+EntropyConfig = Annotated[ConstantEntropy | PiecewiseEntropy | TraceEntropy, Field(discriminator="kind")]
+
+
+class TraceLatency(Strict):
+    """Step latencies from a LatencyTrace."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+    """Name of committed data or path of a file."""
+    allow_extrapolation: bool = False
+    """Whether points outside the trace may be used; the report then says so."""
+
+
+class RooflineLatency(Strict):
+    """Step latencies from the architecture and the GPU's datasheet; nothing measured on this pair."""
+
+    kind: Literal["roofline"] = "roofline"
+
+
+LatencyConfig = Annotated[TraceLatency | RooflineLatency, Field(discriminator="kind")]
+
+
+class LinearTrainer(Strict):
+    """Seconds = constant + tokens x slope, per pass."""
+
+    kind: Literal["linear"] = "linear"
+    constant_s: NonNegativeFloat = 0.0
+    """Per RL step, whatever its tokens."""
+    s_per_token: NonNegativeFloat
+    """Forward, backward and optimizer, all trainer GPUs together, per token of prompt and response."""
+    log_prob_s_per_token: NonNegativeFloat = 0.0
+    """Recomputation of the old policy's log-probabilities."""
+    reference_s_per_token: NonNegativeFloat = 0.0
+    """Log-probabilities of a reference policy."""
+
+
+class MfuTrainer(Strict):
+    """Seconds from FLOPs: 6 N per token for training and 2 N per forward-only pass (N = active parameters)."""
+
+    kind: Literal["mfu"] = "mfu"
+    mfu: Annotated[float, Field(gt=0, le=1)]
+    """Achieved share of the trainer GPUs' dense bf16 peak."""
+    constant_s: NonNegativeFloat = 0.0
+    log_prob_pass: bool = False
+    reference_pass: bool = False
+
+
+TrainerConfig = Annotated[LinearTrainer | MfuTrainer, Field(discriminator="kind")]
+
+
+class SecondsWeightSync(Strict):
+    """A known duration."""
+
+    kind: Literal["seconds"] = "seconds"
+    seconds: NonNegativeFloat
+
+
+class BandwidthWeightSync(Strict):
+    """Latency plus bytes over effective bandwidth."""
+
+    kind: Literal["bandwidth"] = "bandwidth"
+    bytes_per_s: PositiveFloat
+    """Effective rate for the whole model, all links together."""
+    latency_s: NonNegativeFloat = 0.0
+
+
+WeightSyncConfig = Annotated[SecondsWeightSync | BandwidthWeightSync, Field(discriminator="kind")]
+
+
+class LawAcceptance(Strict):
+    """Accept length from policy entropy by a fitted law, split into positions."""
+
+    kind: Literal["law"] = "law"
+    recipe: Literal["to", "rs_ce", "rs_tv", "rs_e2e_tv"]
+    """Verify rule and loss of the head: TO = greedy draft."""
+    fit: str = "all_runs"
+    """Which runs the law was fitted on."""
+    trace: str = "bebop-paper"
+
+
+class FixedAcceptance(Strict):
+    """Known acceptance by position: c_j = P(the first j drafts are all accepted), as engines count it."""
+
+    kind: Literal["fixed"] = "fixed"
+    cumulative: tuple[Share, ...] = Field(min_length=1, max_length=MAX_DRAFT_TOKENS)
+
+    @model_validator(mode="after")
+    def _never_increases(self) -> Self:
+        if any(b > a for a, b in zip(self.cumulative, self.cumulative[1:], strict=False)):
+            raise ValueError(
+                f"cumulative: {list(self.cumulative)} increases; give P(first j accepted), not conditional rates"
+            )
+        return self
+
+
+class TraceAcceptance(Strict):
+    """Counted acceptance rows of an AcceptanceTrace, interpolated over entropy."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+    loss: str
+    verify_rule: VerifyRule = VerifyRule.REJECTION
+    task: str | None = None
+
+
+AcceptanceConfig = Annotated[LawAcceptance | FixedAcceptance | TraceAcceptance, Field(discriminator="kind")]
+
+
+class ArmConfig(Strict):
+    """One way of decoding, compared with plain decoding."""
+
+    k: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)]
+    """Draft tokens per step; 0 is plain decoding."""
+    acceptance: AcceptanceConfig | None = None
+    """Needed when k > 0."""
+    dispersion: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Standard deviation between requests of the log-odds of acceptance."""
+    train_overhead: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Extra training time as a share, e.g. 0.07 for online MTP training."""
+
+    @model_validator(mode="after")
+    def _speculation_has_acceptance(self) -> Self:
+        if self.k > 0 and self.acceptance is None:
+            raise ValueError(f"acceptance: missing, though k is {self.k}; give a law, a trace or fixed rates")
+        return self
+
+
+class UncertaintyConfig(Strict):
+    """How wrong the inputs may be (relative standard deviations unless said); every replication draws its own."""
+
+    latency: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of every engine latency alike; mostly cancels in a speedup."""
+    draft_and_verify: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the cost of a speculative step against a plain one."""
+    accept_length: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """Of the accept length, in tokens."""
+    trainer: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of training time."""
+    weight_sync: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class RunConfig(Strict):
+    """How long and how often."""
+
+    num_steps: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """RL steps."""
+    first_step: NonNegativeInt = 0
+    """RL step at which the run starts on the entropy trajectory."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps left out of every mean; None leaves out the filling of the pipeline: max_staleness + 1."""
+    replications: Annotated[int, Field(ge=1, le=1000)] = 8
+    seed: NonNegativeInt = 0
+
+
+class MeasuredConfig(Strict):
+    """A published or logged number to show beside the prediction; never used to make it."""
+
+    arm: Name
+    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "accept_length"]
+    baseline: PositiveFloat | None = None
+    with_spec: PositiveFloat | None = None
+    speedup: PositiveFloat | None = None
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _states_something(self) -> Self:
+        if self.speedup is None and self.with_spec is None:
+            raise ValueError("speedup and with_spec: both missing; a measured row states at least one")
+        return self
+
+
+class OriginConfig(Strict):
+    """Where the number of a scenario field comes from."""
+
+    origin: Origin
+    source: str = Field(min_length=1, max_length=1000)
+
+
+class Scenario(Strict):
+    """A question: on these GPUs, with this model and workload, how much faster is each arm."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    question: str = Field(min_length=1, max_length=1000)
+    model: ModelConfig
+    cluster: ClusterConfig
+    policy: PolicyConfig
+    engine: EngineConfig
+    workload: WorkloadConfig
+    entropy: EntropyConfig | None = None
+    """Policy entropy along the run; needed by acceptance laws, and by traces with entropy in their rows."""
+    latency: LatencyConfig
+    trainer: TrainerConfig
+    weight_sync: WeightSyncConfig
+    arms: dict[Name, ArmConfig] = Field(min_length=1, max_length=32)
+    """Name of the arm -> how it decodes. The baseline, k = 0, is always run and needs no entry."""
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    run: RunConfig = RunConfig()
+    measured: tuple[MeasuredConfig, ...] = ()
+    origins: dict[str, OriginConfig] = Field(default_factory=dict)
+    """Dotted field path -> where its value comes from; a field without an entry counts as assumed."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        for name, arm in self.arms.items():
+            if arm.acceptance is not None and arm.acceptance.kind == "law" and self.entropy is None:
+                raise ValueError(f"entropy: missing, but arms.{name}.acceptance is a law of entropy; give a trajectory")
+        if "baseline" in self.arms:
+            raise ValueError("arms.baseline: the name is taken by plain decoding, which always runs; choose another")
+        for index, row in enumerate(self.measured):
+            if row.arm not in self.arms:
+                raise ValueError(f"measured.{index}.arm: {row.arm!r} is not an arm; arms are {sorted(self.arms)}")
+        cluster = self.cluster
+        if self.policy.kind == "synchronous" and cluster.num_rollout_gpus != cluster.num_train_gpus:
+            raise ValueError(
+                f"cluster.num_train_gpus: {cluster.num_train_gpus} differs from num_rollout_gpus "
+                f"{cluster.num_rollout_gpus}, but a synchronous policy runs both on the same GPUs; make them equal"
+            )
+        workload = self.workload
+        if workload.kind == "synthetic":
+            per_step = workload.prompts_per_step * workload.group_size
+            if per_step > MAX_SEQUENCES_PER_STEP:
+                raise ValueError(
+                    f"workload.prompts_per_step: {workload.prompts_per_step} x group_size {workload.group_size} = "
+                    f"{per_step} sequences per step, above the limit {MAX_SEQUENCES_PER_STEP}"
+                )
+            if per_step * self.run.num_steps > MAX_SEQUENCES_PER_RUN:
+                raise ValueError(
+                    f"run.num_steps: {self.run.num_steps} x {per_step} sequences = {per_step * self.run.num_steps}, "
+                    f"above the limit {MAX_SEQUENCES_PER_RUN}; simulate fewer steps"
+                )
+        if self.warmup_steps >= self.run.num_steps:
+            raise ValueError(
+                f"run.num_steps: {self.run.num_steps} leaves nothing after {self.warmup_steps} warm-up steps; "
+                "raise it or set run.warmup_steps"
+            )
+        return self
+
+    @property
+    def max_staleness(self) -> int:
+        """Policy versions that samples may be behind the trainer by the rule of this policy."""
+        return {"synchronous": 0, "one_step_off": 1}.get(self.policy.kind, getattr(self.policy, "max_staleness", 0))
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps left out of every mean."""
+        configured = self.run.warmup_steps
+        return configured if configured is not None else self.max_staleness + 1
