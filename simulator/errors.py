@@ -1,18 +1,22 @@
 """Errors of the simulator.
 
-    SimulatorError              base
-    |- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
-    |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
-    `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
+SimulatorError              base
+|- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
+|- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
+`- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
 
 
 class SimulatorError(Exception):
     """Base of what the simulator raises on purpose."""
 
+    exit_code = 1
+
 
 class ScenarioError(SimulatorError):
     """The scenario cannot be run as written."""
+
+    exit_code = 2
 
 
 class TraceCoverageError(ScenarioError):

@@ -92,7 +92,8 @@ class AcceptanceLaw(Strict):
     def _range_is_a_range(self) -> Self:
         if self.entropy_high_nats <= self.entropy_low_nats:
             raise ValueError(
-                f"entropy_high_nats: {self.entropy_high_nats:g} must be above entropy_low_nats {self.entropy_low_nats:g}"
+                f"entropy_high_nats: {self.entropy_high_nats:g} must be above entropy_low_nats "
+                f"{self.entropy_low_nats:g}"
             )
         return self
 

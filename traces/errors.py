@@ -9,6 +9,8 @@
 class TraceError(Exception):
     """A trace file cannot be used. One line: path, value, limit, next step."""
 
+    exit_code = 2
+
 
 class TraceFormatError(TraceError):
     """The content breaks the format."""
