@@ -1,6 +1,117 @@
-"""The one command, `bebop VERB`."""
+"""The one command, `bebop VERB`: hands each verb to its package, imported only when the verb runs."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+
+VERBS = {
+    "simulate": "predict the speedup of a scenario, and say why",
+    "scenarios": "list the bundled scenarios",
+    "profile": "make a latency trace",
+    "ui": "open the dashboard in a browser",
+    "schema": "print the JSON Schema of a file format",
+    "doctor": "show what this installation can do",
+}
+
+_MODULES = {
+    "simulate": "simulator.cli",
+    "scenarios": "simulator.cli",
+    "profile": "profiler.cli",
+    "ui": "dashboard.cli",
+    "doctor": "traces.doctor",
+}
 
 
-def main() -> int:
-    """Run the command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"bebop {version('bebop-rollout')}")
+        return 0
+    if arguments.verb is None:
+        _parser().print_help(sys.stderr)
+        return 2
+    if arguments.verb not in VERBS:
+        print(f"bebop: no verb {arguments.verb!r}{_did_you_mean(arguments.verb)}", file=sys.stderr)
+        return 2
+    debug = arguments.debug or "--debug" in arguments.rest
+    rest = [argument for argument in arguments.rest if argument != "--debug"]
+    try:
+        from traces.console import run_command
+    except ImportError as error:
+        print(f"bebop: {error}; run `make setup`, which repairs the installation", file=sys.stderr)
+        return 5
+    return run_command(lambda: _find(arguments.verb)(rest), debug=debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, VERBS))
+    parser = argparse.ArgumentParser(
+        prog="bebop",
+        usage="bebop VERB ...",
+        description="Predict how much faster an LLM-RL run finishes with MTP speculative decoding, and why.",
+        epilog="verbs:\n"
+        + "\n".join(f"  {verb:{width}}  {meaning}" for verb, meaning in VERBS.items())
+        + "\n\n`bebop VERB --help` says more. --debug, anywhere, shows the traceback of an error.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("verb", nargs="?", metavar="VERB", help="what to do")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _find(verb: str) -> Callable[[list[str]], int]:
+    """Import the package of a verb and return its entry point."""
+    if verb == "schema":
+        return _schema
+    command: Callable[[list[str]], int] = importlib.import_module(_MODULES[verb]).main
+    if _MODULES[verb] == "simulator.cli":  # one entry point for two verbs
+        return lambda rest: command([verb, *rest])
+    return command
+
+
+def _schema(argv: list[str]) -> int:
+    """Print or write JSON Schemas; lives here because no package below knows both traces and scenarios."""
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from simulator.config import Scenario
+    from traces.console import Parser
+    from traces.schema import FORMATS, schema_text
+    from traces.store import write_atomically
+
+    models: dict[str, type[BaseModel]] = {**FORMATS, "scenario": Scenario}
+    parser = Parser(prog="bebop schema", description="Print the JSON Schema of a file format.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(models)}; none lists them")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write DIR/NAME.json instead; no name writes all")
+    arguments = parser.parse_args(argv)
+    for name in arguments.names:
+        if name not in models:
+            print(f"bebop: no format {name!r}; the formats are {', '.join(models)}", file=sys.stderr)
+            return 2
+    if arguments.write:
+        for name in arguments.names or models:
+            write_atomically(arguments.write / f"{name}.json", schema_text(models[name]).encode())
+    elif arguments.names:
+        print("".join(schema_text(models[name]) for name in arguments.names), end="")
+    else:
+        for name, model in models.items():
+            print(f"{name:12}{(model.__doc__ or '').splitlines()[0]}")
     return 0
+
+
+def _did_you_mean(verb: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(verb, VERBS, n=1)
+    return f"; did you mean `bebop {close[0]}`?" if close else f"; the verbs are {', '.join(VERBS)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,9 +34,7 @@ class Origin(StrEnum):
 class Strict(BaseModel):
     """Base of every format: unknown keys are errors, NaN and infinities too, values never change."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Provenance(Strict):

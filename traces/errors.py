@@ -1,8 +1,8 @@
 """Errors of the contract.
 
-    TraceError                  a file cannot be used; the message says where, what, and what to do
-    |- TraceFormatError         not a trace: wrong kind, unknown key, bad value (row, column, value named)
-    `- TraceIntegrityError      the content does not match the hash that was written with it
+TraceError                  a file cannot be used; the message says where, what, and what to do
+|- TraceFormatError         not a trace: wrong kind, unknown key, bad value (row, column, value named)
+`- TraceIntegrityError      the content does not match the hash that was written with it
 """
 
 

@@ -52,7 +52,7 @@ def save_trace(trace: Trace, path: Path | str) -> None:
         text = json.dumps({"sha256": sha256, **trace.model_dump(mode="json")}, indent=1, allow_nan=False) + "\n"
         if len(text) > MAX_JSON_BYTES:
             raise TraceError(f"{path}: {len(text)} bytes of JSON are above the limit of {MAX_JSON_BYTES}; use .parquet")
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_atomically(path, text.encode())
     else:
         # Arrow takes a quarter of a second to import, and most runs read JSON only.
         from traces.parquet import write_table
@@ -136,16 +136,21 @@ def find_trace(name_or_path: str, kind: str) -> Path:
     raise TraceError(f"{kind} trace {name_or_path!r} is neither shipped nor a .json or .parquet file; {hint}")
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place; nothing is left behind on failure."""
+def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Put `content`, bytes or what a writer makes, in place of `path` in one go; nothing is left behind on failure."""
     temporary = path.parent / f".bebop-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
-            write(file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the reader never heard of the temporary file
         temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
