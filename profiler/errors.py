@@ -1,0 +1,27 @@
+"""Errors of the profiler.
+
+ProfilerError               base; the message is one line: value, limit, next step
+|- UsageError               options that contradict each other or lie outside their range
+|- UnsupportedModelError    the source cannot price the request: model, GPU or parallel layout
+`- MissingPackageError      an optional package that the source needs is not installed
+"""
+
+
+class ProfilerError(Exception):
+    """Profiling cannot go on. One line: value, limit, next step."""
+
+    exit_code = 2
+
+
+class UsageError(ProfilerError):
+    """Options contradict each other or lie outside their range."""
+
+
+class UnsupportedModelError(ProfilerError):
+    """The source cannot price this model, GPU or parallel layout."""
+
+
+class MissingPackageError(ProfilerError):
+    """An optional package is not installed."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""Origins of a LatencyTrace other than a GPU in this machine."""
