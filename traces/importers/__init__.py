@@ -1,0 +1,1 @@
+"""Importers: logs, counters and published curves of other systems, read into traces."""
