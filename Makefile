@@ -1,0 +1,46 @@
+# Every target sets up .venv by itself on a fresh machine. PYTHON names the interpreter: make PYTHON=python3.12 test
+PYTHON ?= python3
+SCENARIO ?= bebop-reasoning
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py roofline.py aiconfigurator_check.py))
+
+.PHONY: help setup run test check bench
+
+help:
+	@echo 'make setup   create $(VENV) and install Bebop with its dashboard and development tools'
+	@echo 'make run     simulate the scenario $(SCENARIO) (another one: SCENARIO=name-or-file)'
+	@echo 'make test    run the tests (PYTEST_ARGS=... goes to pytest)'
+	@echo 'make check   ruff, mypy, import-linter, then the tests'
+	@echo 'make bench   speed and accuracy, side by side with peers'
+
+setup: $(READY)
+
+run: $(READY)
+	@$(BIN)/bebop simulate $(SCENARIO)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+bench: $(READY)
+	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
+
+# A stamp, not $(VENV) itself: pip touches the folder, and a broken install must not count as done.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo 'make: no $(PYTHON) here; name one: make PYTHON=python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Bebop needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'setting up $(VENV), about a minute' >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dashboard,dev]'
+	@touch $@
