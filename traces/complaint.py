@@ -1,6 +1,7 @@
 """One line out of a pydantic failure: row, column, value, limit. Does not know files or formats."""
 
 import difflib
+import re
 import reprlib
 import typing
 from typing import Any
@@ -13,6 +14,13 @@ _LIMITS = {
     "greater_than": ("above", "gt"),
     "less_than_equal": ("at most", "le"),
     "less_than": ("below", "lt"),
+}
+
+_LENGTHS = {
+    "too_short": ("fewer items", "min_length"),
+    "too_long": ("more items", "max_length"),
+    "string_too_short": ("fewer characters", "min_length"),
+    "string_too_long": ("more characters", "max_length"),
 }
 
 _TYPES = {
@@ -34,6 +42,8 @@ _TYPES = {
 def complaint(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first failure as one line without next step, and how many more there are."""
     details = error.errors(include_url=False)
+    # A table whose rows all fail is also reported as too short; that is no failure of its own.
+    details = [detail for detail in details if detail["type"] != "too_short" or detail["input"] == []] or details
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return " ".join(_describe(details[0], model).split()) + more
 
@@ -65,7 +75,11 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "json_invalid":
         return detail["msg"]
     if kind in ("enum", "literal_error"):
-        return f"{prefix}{value} is not one of {detail['ctx']['expected']}"
+        expected = re.sub(r"<\w+\.\w+: ('[^']*')>", r"\1", detail["ctx"]["expected"])
+        return f"{prefix}{value} is not one of {expected}"
+    if kind in _LENGTHS:
+        words, key = _LENGTHS[kind]
+        return f"{prefix}{value} has {words} than {detail['ctx'][key]}"
     message = detail["msg"]
     return f"{prefix}{value}: {message[:1].lower()}{message[1:]}"
 

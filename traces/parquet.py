@@ -1,7 +1,8 @@
 """A trace as one Parquet table: a row per row, the rest as JSON in the schema metadata.
 
-Scalars are natural columns; a nested field (accepted rates, turns) is a column of JSON text. Only flat columns with
-weak compression are read, so a small file cannot unfold into gigabytes. Does not know which file it is written to.
+Scalars are natural columns; a nested field (accepted rates, turns) is a column of JSON text: flat columns cannot
+unfold beyond the row cap. Codecs are not checked, because Arrow aborts the process when asked for those of a corrupt
+footer. Does not know which file it is written to.
 """
 
 import types
@@ -30,8 +31,6 @@ MAX_TEXT_BYTES = 256_000_000
 """Text of all JSON and name columns of one file."""
 
 _BATCH_ROWS = 4096
-_CODECS = ("UNCOMPRESSED", "SNAPPY")
-"""Snappy expands at most about 21 times; gzip and zstd a thousand times and more."""
 
 
 def write_table(trace: Trace, sha256: str, file: IO[bytes]) -> None:
@@ -59,24 +58,33 @@ def read_content(path: Path, where: str, max_rows: int | None) -> dict[str, Any]
         TraceFormatError: Not Parquet, no header, wrong columns, more rows or text than allowed.
     """
     try:
-        # Enum-like and JSON columns stay dictionary-encoded in memory: a million times one long text costs one text.
         with pq.ParquetFile(path) as file:
-            header, columns = _checked_footer(file, where, max_rows)
+            header = _checked_footer(file, where, max_rows)
+        field = TABLE_FIELDS[header["kind"]]
+        columns = _columns(TRACES[header["kind"]], field)
+        # Text stays dictionary-encoded in memory: a million times one long text costs one text.
         texts = [name for name, kind in columns.items() if kind == pa.string()]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            header[TABLE_FIELDS[header["kind"]]] = _read_rows(file, where, header["kind"])
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise TraceFormatError(f"{where}: not a readable Parquet file ({reason}); make it again") from None
+            header[field] = _read_rows(file, where, header["kind"])
     except OSError as error:
         if error.errno is not None:
             raise
-        reason = str(error).splitlines()[0]  # Arrow reports a broken page as a bare OSError
-        raise TraceFormatError(f"{where}: not a readable Parquet file ({reason}); make it again") from None
+        raise _unreadable(where, error) from None  # Arrow reports a broken page as a bare OSError
+    except (
+        pa.ArrowException,
+        ValueError,
+        LookupError,
+    ) as error:  # names that are not UTF-8, columns that are not there
+        raise _unreadable(where, error) from None
     return header
 
 
-def _checked_footer(file: Any, where: str, max_rows: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _unreadable(where: str, error: Exception) -> TraceFormatError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return TraceFormatError(f"{where}: not a readable Parquet file ({reason}); make it again")
+
+
+def _checked_footer(file: Any, where: str, max_rows: int | None) -> dict[str, Any]:
     metadata, schema = file.metadata, file.schema_arrow
     raw = (schema.metadata or {}).get(HEADER_KEY)
     if raw is None:
@@ -96,8 +104,7 @@ def _checked_footer(file: Any, where: str, max_rows: int | None) -> tuple[dict[s
     if metadata.num_rows > limit:
         raise TraceFormatError(f"{where}: {metadata.num_rows} rows are above the limit of {limit}; split the trace")
     _check_columns(schema, _columns(TRACES[kind], field), where)
-    _check_codecs(metadata, where)
-    return header, {name: schema.field(name).type for name in schema.names}
+    return header
 
 
 def row_limit(kind: str, max_rows: int | None) -> int:
@@ -117,18 +124,14 @@ def _check_columns(schema: Any, expected: dict[str, Any], where: str) -> None:
         fits = {
             pa.int64(): pa.types.is_integer,
             pa.float64(): lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
-            pa.string(): lambda kind: kind in (pa.string(), pa.large_string()),
+            pa.string(): _is_text,
         }[wanted]
         if not fits(found) and not pa.types.is_null(found):
             raise TraceFormatError(f"{where}: column {name} has type {found}, expected {wanted}; convert the column")
 
 
-def _check_codecs(metadata: Any, where: str) -> None:
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            codec = metadata.row_group(group).column(column).compression
-            if codec not in _CODECS:
-                raise TraceFormatError(f"{where}: compression {codec} is not read; write it with snappy or without")
+def _is_text(kind: Any) -> bool:
+    return _is_text(kind.value_type) if pa.types.is_dictionary(kind) else kind in (pa.string(), pa.large_string())
 
 
 def _read_rows(file: Any, where: str, kind: str) -> list[dict[str, Any]]:
@@ -139,7 +142,7 @@ def _read_rows(file: Any, where: str, kind: str) -> list[dict[str, Any]]:
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         num_text_bytes += sum(_text_bytes(batch.column(i)) for i in range(batch.num_columns))
         if len(rows) + batch.num_rows > row_limit(kind, None) or num_text_bytes > MAX_TEXT_BYTES:
-            raise TraceFormatError(f"{where}: more rows or text than its footer says; make it again")
+            raise TraceFormatError(f"{where}: more rows or text than allowed; make it again")
         rows.extend(batch.to_pylist())
     for name in (name for name in file.schema_arrow.names if _is_nested(model, name)):
         for index, row in enumerate(rows):
