@@ -27,8 +27,9 @@ class Excess:
 
 def excess(values: Sequence[float], low: float, high: float) -> Excess | None:
     """Return how the values leave low..high, None if they do not (differences under 1e-9 do not count)."""
-    outside = [value for value in values if value < low - 1e-9 or value > high + 1e-9]
-    if not outside:
+    below = [value for value in values if value < low - 1e-9]
+    above = [value for value in values if value > high + 1e-9]
+    if not below and not above:
         return None
-    ends = [end for end in (min(outside), max(outside)) if not low <= end <= high]
-    return Excess(len(outside), len(values), " and ".join(f"{end:.4g}" for end in dict.fromkeys(ends)))
+    ends = ([min(below)] if below else []) + ([max(above)] if above else [])
+    return Excess(len(below) + len(above), len(values), " and ".join(f"{end:.4g}" for end in ends))
