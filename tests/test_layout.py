@@ -15,7 +15,7 @@ ROOMS = ("traces", "profiler", "simulator", "dashboard")
 
 # Written in pieces, so that this file passes its own test.
 REGISTRY_HOSTS = re.compile(
-    "|".join(["pypi" r"\.org", "files" r"\.pythonhosted", "download" r"\.pytorch", "index-url"])
+    "|".join(["pypi" r"\.org", "files" r"\.pythonhosted", "download" r"\.pytorch", "index[-]url"])
 )
 MACHINE_PATHS = re.compile(r"(?<![\w.~/}-])/(?:" "work" "|" "root" "|home/" r"\w+|Users/" r"\w+)/")
 
