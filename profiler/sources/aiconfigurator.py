@@ -10,6 +10,8 @@ import importlib.metadata
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +88,8 @@ def compose_trace(request: TraceRequest) -> LatencyTrace:
     """
     compiled = compile_model(request)
     grid = GridRows(compiled.passes, request.max_draft_tokens, request.tp_size, request.ep_size)
-    rows = grid.build()
+    with _refusals(request):
+        rows = grid.build()
     versions = _versions(compiled.backend_version)
     core = versions["aiconfigurator-core"]
     return LatencyTrace(
@@ -118,7 +121,7 @@ def compile_model(request: TraceRequest) -> CompiledModel:
     layout = _layout(request)
     with tempfile.TemporaryDirectory() as folder:
         path = model_path(request.model, frozenset(common.DefaultHFModels), Path(folder))
-        try:
+        with _refusals(request):
             model = models.get_model(path, builders.build_model_config(**layout), BACKEND)
             database = databases.get_database(system, BACKEND, version)
             spec_json = engine.build_engine_spec_json(
@@ -126,12 +129,6 @@ def compile_model(request: TraceRequest) -> CompiledModel:
                 kv_block_size=None, systems_path=None, nextn=0, database=database,
             )  # fmt: skip
             handle = engine.EngineHandle(engine.aiconfigurator_core.engine_spec_bincode_from_json(spec_json))
-        except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UnsupportedModelError(
-                f"{request.model} on {request.gpu}, tp {request.tp_size}, ep {request.ep_size}: aiconfigurator refuses "
-                f"({reason}); choose another layout, GPU or model"
-            ) from error
     spec = json.loads(spec_json)
     passes = Passes(
         decode_operators=parse_operators(spec["generation_ops"]),
@@ -144,7 +141,21 @@ def compile_model(request: TraceRequest) -> CompiledModel:
     )
     passes.check()
     quantization = str(model.config.gemm_quant_mode.name)
-    return CompiledModel(passes, "bf16" if quantization == "bfloat16" else quantization, version)
+    precision = {"bfloat16": "bf16"}.get(quantization, quantization.split("_")[0])
+    return CompiledModel(passes, precision, version)
+
+
+@contextmanager
+def _refusals(request: TraceRequest) -> Iterator[None]:
+    """Turn aiconfigurator's complaints, which have no common base, into one line of ours."""
+    try:
+        yield
+    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()).split(" at /")[0][:300]
+        raise UnsupportedModelError(
+            f"{request.model} on {request.gpu}, tp {request.tp_size}, ep {request.ep_size}: aiconfigurator refuses "
+            f"({reason}); choose another layout, GPU or model"
+        ) from error
 
 
 def _layout(request: TraceRequest) -> dict[str, int]:
@@ -193,9 +204,9 @@ def _notes(request: TraceRequest, passes: Passes, grid: GridRows) -> str:
     floored = passes.decode_prices.num_floored + passes.prefill_prices.num_floored
     priced = passes.decode_prices.num_priced + passes.prefill_prices.num_priced
     shares = ", ".join(f"{kind} {count} of {priced[kind]}" for kind, count in sorted(floored.items())) or "none"
-    mtp = "its own"
+    mtp = "of the model's own shape:"
     if request.model not in list_architectures() or load_architecture(request.model).num_mtp_layers == 0:
-        mtp = "hypothetical, none was released:"
+        mtp = "hypothetical, none was released with the model:"
     return (
         "Nothing here was timed as a whole pass: each row is a sum of operators, so its origin is modelled; "
         "measured_fraction is the share of its time that the operator tables call silicon (interpolation inside those "
@@ -203,10 +214,12 @@ def _notes(request: TraceRequest, passes: Passes, grid: GridRows) -> str:
         "verify: token operators at batch x (k + 1) tokens, decode attention at batch sequences (KV cache read once; "
         "raised to the tensor cores' peak for k + 1 queries), gated-DeltaNet kernels at (k + 2) / 2 times the batch "
         "(same bytes), not counted as measured; verify of one token equals decode. "
-        f"draft: MTP layer ({mtp} embedding, 2h x h projection and one full-attention decoder layer), without lm_head. "
+        f"draft: MTP layer ({mtp} embedding, norms, 2h x h projection and one full-attention decoder layer), without lm_head. "
         f"sample: assumed, {SAMPLER_PASSES} passes over fp32 logits of the whole vocabulary on every rank. "
         f"host_gap: assumed, {HOST_GAP_S * 1e6:g} us per pass. "
-        "Gathering logits across tensor-parallel ranks and prefilling the MTP layer are not included. "
+        "Not included: gathering logits across tensor-parallel ranks, prefilling the MTP layer, and the engine's work "
+        "between steps (0.6 ms per step and 44 us per sequence of it are unexplained in measured serving of Qwen3-32B by "
+        "vLLM 0.12.0 on H100: benchmarks/aiconfigurator_check.py). "
         "MoE tables assume power-law routing (exponent 1.2). "
         "Times are for the batch as given; graph_batch_sizes are vLLM's captured token counts, to which it pads. "
         f"Operator shapes faster than the card's peaks, raised to the roofline: {shares}. "

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from profiler.errors import UnsupportedModelError
+
 Spec = Mapping[str, Any]
 PricedOperator = tuple[str, float, float, str]
 """What the engine answers per operator: name, milliseconds, energy, origin."""
@@ -74,6 +76,11 @@ class Operator:
     def from_wire(cls, wire: Spec) -> Self:
         """Return the operator of a one-key object `{kind: fields}`."""
         ((kind, fields),) = wire.items()
+        if "scale_factor" not in fields:
+            raise UnsupportedModelError(
+                f"operator of kind {kind} has no composition rule for verify passes; choose a model with "
+                "grouped-query attention (Qwen3, Qwen3.5, Llama-3)"
+            )
         return cls(kind, str(fields["name"]), float(fields["scale_factor"]), {**fields, "scale_factor": 1.0})
 
     def wire_json(self) -> str:
