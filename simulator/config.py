@@ -274,7 +274,7 @@ class LawAcceptance(Strict):
     kind: Literal["law"] = "law"
     recipe: Literal["to", "rs_ce", "rs_tv", "rs_e2e_tv"]
     """Verify rule and loss of the head: TO = greedy draft."""
-    fit: str = "all_runs"
+    fit: str = Field(min_length=1, max_length=100)
     """Which runs the law was fitted on."""
     trace: str = "bebop-paper"
 

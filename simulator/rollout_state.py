@@ -1,0 +1,224 @@
+"""The rollout side as the kernels see it: replicas, slots, queues and the sequences to generate, in flat arrays.
+
+One record per replica and per slot, because a kernel touches all fields of one slot together. Everything is SI
+seconds and plain tokens. Does not know how anything moves (`kernels`).
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.workload import Workload
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+Records = NDArray[np.void]
+Record: TypeAlias = Any
+"""One element of `Records`; numba knows its fields, type checkers do not."""
+
+FREE, RUNNING, TOOL, QUEUED, JOINING = 0, 1, 2, 3, 4
+"""What a slot's sequence is doing: none, decoding, waiting for a tool, waiting for a place, being prefilled."""
+
+JUMP, PER_STEP = 0, 1
+"""How a replica advances: to its next membership change in closed form, or step by step (the reference)."""
+
+SLOT_DTYPE = np.dtype(
+    [
+        ("sequence", "i8"),
+        ("key", "u8"),  # the sequence's own random stream
+        ("turn", "i8"),  # index into the turn arrays
+        ("start_step", "i8"),  # replica step after which this decode stretch began
+        ("num_steps", "i8"),  # verify steps the stretch needs (jump only)
+        ("tokens_left", "i8"),  # tokens the stretch must emit
+        ("context_tokens", "i8"),  # KV tokens at the start of the stretch
+        ("fresh_tokens", "i8"),  # tokens to prefill before it can decode
+        ("draws", "i8"),  # random numbers used so far
+        ("order", "i8"),  # admission order in its replica; the latest is preempted first
+        ("growth", "f8"),  # tokens per step added to the context (jump)
+        ("started_s", "f8"),  # first admission
+        ("status", "i4"),
+        ("cls", "i4"),  # dispersion class
+        ("flush", "i8"),  # how often the KV cache had been emptied when its tool call began
+    ]
+)
+
+REPLICA_DTYPE = np.dtype(
+    [
+        ("time_s", "f8"),  # clock at `step`
+        ("step", "i8"),  # decode steps made so far
+        ("next_step", "i8"),  # step of the next membership change
+        ("num_running", "i8"),
+        ("num_live", "i8"),  # slots in use, tool calls included
+        ("context_tokens", "f8"),  # KV tokens of all running sequences
+        ("growth", "f8"),  # tokens per step added to it
+        ("segment", "i8"),  # context knot interval last used
+        ("join_step", "i8"),  # step at which the chunked prefill in progress ends; -1 none
+        ("chunk_s", "f8"),  # what that prefill adds to every step
+        ("num_joining", "i8"),
+        ("queue_head", "i8"),
+        ("queue_len", "i8"),
+        ("num_returns", "i8"),
+        ("num_free", "i8"),
+        ("admissions", "i8"),
+        ("flushes", "i8"),
+        ("idle", "i8"),
+        ("idle_since_s", "f8"),
+        ("busy_s", "f8"),
+        ("prefill_s", "f8"),
+        ("sync_s", "f8"),
+        ("starved_s", "f8"),  # idle with nothing admitted
+        ("tool_s", "f8"),  # idle with every live sequence waiting for a tool
+        ("seq_steps", "f8"),  # verify steps x sequences
+        ("stretch_steps", "f8"),  # steps of ended decode stretches
+        ("stretch_tokens", "f8"),  # tokens emitted in them
+        ("first_tokens", "f8"),  # tokens emitted by a prefill
+        ("prefill_tokens", "f8"),
+        ("recomputed_tokens", "f8"),  # prefilled again after an abort or a preemption
+        ("preemptions", "i8"),
+        ("aborts", "i8"),
+        ("max_batch", "i8"),
+    ],
+    align=True,
+)
+
+COUNTERS_DTYPE = np.dtype(
+    [
+        ("submitted", "i8"),  # sequences that may start
+        ("next_sequence", "i8"),  # first one that has not
+        ("num_ready", "i8"),  # finished groups
+        ("num_live", "i8"),
+        ("version", "i8"),  # policy version of the weights in the replicas
+        ("finished", "i8"),
+        ("trajectory_s", "f8"),  # sum over finished sequences, first admission to last token
+        ("closed", "i8"),  # 1: no fresh sequence may start (waiting for a weight sync)
+    ]
+)
+
+LIMITS_DTYPE = np.dtype(
+    [
+        ("mode", "i8"),
+        ("num_replicas", "i8"),
+        ("max_running", "i8"),
+        ("max_live", "i8"),
+        ("kv_tokens", "f8"),
+        ("chunk_tokens", "i8"),  # 0: prefill at once
+        ("tokens_per_seq", "i8"),  # k + 1
+        ("keep_prefix", "i8"),
+        ("num_classes", "i8"),
+        ("record_finish", "i8"),
+    ]
+)
+
+
+class RolloutState(NamedTuple):
+    """Everything the kernels read and write."""
+
+    limits: Records
+    counters: Records
+    replicas: Records
+    slots: Records
+    running: I64
+    """[replicas, slots]: heap of (finish step, slot) when jumping, plain list of slots per step."""
+    left: I64
+    """[replicas, slots]: tokens that the i-th running sequence still has to emit (per step only)."""
+    stretch_key: NDArray[np.uint64]
+    """[replicas, slots]: random stream of its stretch (per step only)."""
+    queue: I32
+    """[replicas, slots]: ring of slots waiting for a place."""
+    returns_s: F64
+    """[replicas, slots]: heap of times at which tools answer."""
+    returns_slot: I32
+    cohort: I32
+    """[replicas, slots]: slots being prefilled."""
+    free: I32
+    """[replicas, slots]: stack of free slots."""
+    next_s: F64
+    """[power of two]: time of each replica's next event; inf: none."""
+    tree: I64
+    """Winner tree over next_s; tree[1] is the replica whose event comes first, the lower index on ties."""
+    quota: I64
+    """[replicas]: scratch of `submit`."""
+    stream: NDArray[np.uint64]
+    first_turn: I64
+    input_tokens: I32
+    output_tokens: I32
+    delay_s: NDArray[np.float32]
+    group_of: I32
+    group_left: I32
+    group_version: I32
+    ready_group: I32
+    ready_s: F64
+    finish_s: F64
+
+
+def new_state(
+    workload: Workload,
+    *,
+    num_replicas: int,
+    max_running: int,
+    max_live: int,
+    kv_tokens: float,
+    num_draft_tokens: int,
+    num_classes: int,
+    stream: np.uint64,
+    chunk_tokens: int = 0,
+    keep_prefix: bool = True,
+    mode: int = JUMP,
+    record_finish: bool = False,
+) -> RolloutState:
+    """Return an idle rollout side at time 0 with nothing submitted."""
+    limits = np.zeros(1, LIMITS_DTYPE)
+    limits[0] = (
+        mode,
+        num_replicas,
+        max_running,
+        max_live,
+        kv_tokens,
+        chunk_tokens,
+        num_draft_tokens + 1,
+        keep_prefix,
+        num_classes,
+        record_finish,
+    )
+    replicas = np.zeros(num_replicas, REPLICA_DTYPE)
+    replicas["join_step"] = -1
+    replicas["idle"] = 1
+    replicas["num_free"] = max_live
+    width = 1
+    while width < num_replicas:
+        width *= 2
+    tree = np.zeros(2 * width, np.int64)
+    tree[width:] = np.arange(width)
+    for node in range(width - 1, 0, -1):
+        tree[node] = tree[2 * node]
+    shape = (num_replicas, max_live)
+    return RolloutState(
+        limits=limits,
+        counters=np.zeros(1, COUNTERS_DTYPE),
+        replicas=replicas,
+        slots=np.zeros(num_replicas * max_live, SLOT_DTYPE),
+        running=np.zeros(shape, np.int64),
+        left=np.zeros(shape, np.int64),
+        stretch_key=np.zeros(shape, np.uint64),
+        queue=np.zeros(shape, np.int32),
+        returns_s=np.zeros(shape),
+        returns_slot=np.zeros(shape, np.int32),
+        cohort=np.zeros(shape, np.int32),
+        free=np.tile(np.arange(max_live - 1, -1, -1, dtype=np.int32), (num_replicas, 1)),
+        next_s=np.full(width, np.inf),
+        tree=tree,
+        quota=np.zeros(num_replicas, np.int64),
+        stream=np.array([stream], np.uint64),
+        first_turn=workload.first_turn,
+        input_tokens=workload.input_tokens,
+        output_tokens=workload.output_tokens,
+        delay_s=workload.delay_s,
+        group_of=workload.group_of,
+        group_left=workload.group_size.copy(),
+        group_version=np.full(workload.num_groups, -1, np.int32),
+        ready_group=np.zeros(workload.num_groups, np.int32),
+        ready_s=np.zeros(workload.num_groups),
+        finish_s=np.zeros(workload.num_sequences if record_finish else 0),
+    )
