@@ -32,29 +32,29 @@ _FILLS = {
     "weight_sync": ("#CC79A7", "#111111"),
     "waiting": ("#E69F00", "#111111"),
     "staleness_stall": ("#D55E00", "#FFFFFF"),
-    "other_idle": ("#B4BAC4", "#111111"),
+    "other_idle": ("#BDB8B1", "#111111"),
 }
 
 LIGHT = Look(
-    ink="#24292F",
-    muted="#626B77",
-    grid="#E3E6EA",
+    ink="#2F2D2B",
+    muted="#6B6763",
+    grid="#E6E3DF",
     page="#FFFFFF",
-    total="#4A525E",
+    total="#56524E",
     gain="#0072B2",
     loss="#D55E00",
     lines=("#0072B2", "#D55E00", "#00805D", "#A8447F", "#A87400", "#3B93C4"),
     fills=_FILLS,
 )
 DARK = Look(
-    ink="#E8EAED",
-    muted="#A0A8B4",
-    grid="#2E343D",
-    page="#0E1117",
-    total="#AEB6C2",
+    ink="#EDEBE8",
+    muted="#A8A49E",
+    grid="#35322F",
+    page="#171614",
+    total="#B8B3AC",
     gain="#4FA8DE",
     loss="#F0833A",
-    lines=("#56B4E9", "#F0833A", "#2FC79E", "#E79AC6", "#EDBB3F", "#9FB6CC"),
+    lines=("#56B4E9", "#F0833A", "#2FC79E", "#E79AC6", "#EDBB3F", "#A9BCCF"),
     fills=_FILLS,
 )
 

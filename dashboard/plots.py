@@ -189,7 +189,7 @@ def step_breakdown(report: RunReport, *, dark: bool = False) -> go.Figure:
         tickfont={"color": look.ink},
     )
     figure.update_xaxes(range=[0, max(arm.step_s for arm in arms.values())], nticks=7)
-    figure.update_xaxes(title_text="seconds of one RL step", row=2, col=1)
+    figure.update_xaxes(title_text="seconds of one RL step", tickformat=",~r", row=2, col=1)
     figure.update_layout(barmode="stack", showlegend=False, margin={"t": key_px, "b": 56, "r": 72})
     return figure
 

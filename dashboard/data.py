@@ -1,0 +1,158 @@
+"""Data: loads scenarios and laws, turns the page's knobs into overrides, runs and keeps reports. No Streamlit here."""
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from simulator.run import simulate
+from simulator.scenario_file import list_scenarios, load_scenario, parse_scenario
+
+from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
+from simulator.errors import ScenarioError
+from traces.acceptance import AcceptanceTrace
+from traces.base import canonical_hash
+from traces.console import ExitCode, explain
+from traces.report import RunReport
+from traces.store import find_trace, load_trace
+
+DEFAULT_LAWS = "bebop-paper"
+"""Acceptance trace whose laws are offered to an arm that names none."""
+
+MAX_UPLOAD_BYTES = 1_000_000
+MAX_REPORTS = 32
+"""Reports kept by a server, over all its visitors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A bundled scenario by its name, or the text of an uploaded one."""
+
+    name: str
+    text: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Same scenario, same key: widgets keep their values by it."""
+        return self.name if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One fitted acceptance law that an arm may use."""
+
+    recipe: str
+    fit: str
+    trace: str
+
+
+def bundled_scenarios() -> list[tuple[str, str]]:
+    """Return (name, question) of every scenario that is shipped."""
+    return list_scenarios()
+
+
+def uploaded(name: str, content: bytes) -> Source:
+    """Return an upload as a source.
+
+    Raises:
+        ScenarioError: Too large, or not text.
+    """
+    if len(content) > MAX_UPLOAD_BYTES:
+        raise ScenarioError(
+            f"{name}: {len(content)} bytes are above the limit of {MAX_UPLOAD_BYTES}; a scenario is a short TOML file"
+        )
+    try:
+        return Source(name=name, text=content.decode())
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{name}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
+
+
+def load(source: Source, overrides: Sequence[str] = ()) -> Scenario:
+    """Return a source's scenario with the page's overrides; raises ScenarioError with the command line's text."""
+    if source.text is None:
+        return load_scenario(source.name, overrides)
+    return parse_scenario(source.text, source.name, overrides)
+
+
+def laws(trace: str) -> list[Law]:
+    """Return the laws of an acceptance trace in the order of the file; raises TraceError."""
+    found = load_trace(find_trace(trace, "acceptance"), AcceptanceTrace)
+    return [Law(law.recipe, law.fit, trace) for law in found.laws]
+
+
+def override_k(arm: str, num_draft_tokens: int) -> str:
+    """Return the override that sets an arm's k."""
+    return f"arms.{arm}.k={num_draft_tokens}"
+
+
+def override_max_running_seqs(value: int) -> str:
+    """Return the override that sets the engine's batch limit."""
+    return f"engine.max_running_seqs={value}"
+
+
+def override_law(arm: str, law: Law) -> str:
+    """Return the override that gives an arm a fitted law."""
+    # A JSON string is a TOML string, whatever quotes the name holds.
+    recipe, fit, trace = (json.dumps(text, ensure_ascii=False) for text in (law.recipe, law.fit, law.trace))
+    table = f'kind = "law", recipe = {recipe}, fit = {fit}, trace = {trace}'
+    return f"arms.{arm}.acceptance={{{table}}}"
+
+
+def override_rates(arm: str, cumulative: Sequence[float]) -> str:
+    """Return the override that gives an arm fixed cumulative rates."""
+    return f'arms.{arm}.acceptance={{kind = "fixed", cumulative = {list(cumulative)}}}'
+
+
+def parse_rates(text: str) -> list[float]:
+    """Return the numbers of `0.9, 0.8 0.7`.
+
+    Raises:
+        ScenarioError: A word that is no number.
+    """
+    words = text.replace(",", " ").split()
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise ScenarioError(f"rates: {text!r} is not a list of numbers; write e.g. 0.90, 0.78, 0.65") from None
+
+
+def acceptance_words(acceptance: LawAcceptance | FixedAcceptance | TraceAcceptance | None) -> str:
+    """Return where an arm's acceptance comes from, in words."""
+    if acceptance is None:
+        return "none"
+    if isinstance(acceptance, LawAcceptance):
+        return f"law {acceptance.recipe}, fit {acceptance.fit}"
+    if isinstance(acceptance, FixedAcceptance):
+        return "fixed " + ", ".join(f"{rate:.2f}" for rate in acceptance.cumulative)
+    return f"trace {acceptance.trace}, loss {acceptance.loss}"
+
+
+def mistake(error: Exception) -> str | None:
+    """Return the command line's text for a mistake in the input, None for anything else."""
+    code, message = explain(error)
+    return None if code == ExitCode.UNEXPECTED else message
+
+
+class ReportCache:
+    """The latest reports by scenario; safe among the threads of a server."""
+
+    def __init__(self, max_reports: int = MAX_REPORTS) -> None:
+        self._max_reports = max_reports
+        self._reports: OrderedDict[str, RunReport] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, scenario: Scenario, progress: Callable[[float], None]) -> RunReport:
+        """Return the scenario's report, simulated only if it is not here yet."""
+        key = canonical_hash(scenario.model_dump(mode="json"))
+        with self._lock:
+            if key in self._reports:
+                self._reports.move_to_end(key)
+                return self._reports[key]
+        report = simulate(scenario, progress=progress)
+        with self._lock:
+            self._reports[key] = report
+            while len(self._reports) > self._max_reports:
+                self._reports.popitem(last=False)
+        return report
