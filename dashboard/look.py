@@ -82,7 +82,12 @@ def dress(figure: go.Figure, look: Look, height: int) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 14, "color": look.ink},
         margin={"l": 8, "r": 16, "t": 16, "b": 48},
-        hoverlabel={"bgcolor": look.page, "bordercolor": look.muted, "font": {"color": look.ink, "family": FONT}},
+        hoverlabel={
+            "bgcolor": look.page,
+            "bordercolor": look.muted,
+            "align": "left",
+            "font": {"color": look.ink, "family": FONT},
+        },
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemclick": False, "itemdoubleclick": False},
         dragmode=False,
     )

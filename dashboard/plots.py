@@ -118,7 +118,7 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
     arms = {name: arm for name, arm in report.arms.items() if arm.by_step}
     if not arms:
         return empty("No RL steps to draw.", look)
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.07)
+    figure = go.Figure()
     mode = "lines+markers" if report.num_steps <= 30 else "lines"
     for index, (name, arm) in enumerate(arms.items()):
         figure.add_scatter(
@@ -129,32 +129,30 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
             line=line_style(index, look),
             name=escape(name),
             hovertemplate="%{y:.3f}×  (accept length %{customdata[0]:.3f}, step %{customdata[1]:,.1f} s)",
-            row=1,
-            col=1,
         )
     points = report.baseline.by_step or next(iter(arms.values())).by_step
     figure.add_scatter(
         x=[point.rl_step for point in points],
         y=[point.entropy_nats for point in points],
+        yaxis="y2",
         mode=mode,
         line={"color": look.muted, "width": 2},
         name="policy entropy",
-        hovertemplate="%{y:.4f} nats",
-        row=2,
-        col=1,
+        hovertemplate="%{y:.4f} nats at RL step %{x}",
     )
+    # Two panels on one x axis, not two that match: only so does one hover box read both.
+    figure.update_layout(yaxis={"domain": [0.36, 1.0]}, yaxis2={"domain": [0.0, 0.27]}, xaxis={"anchor": "y2"})
     dress(figure, look, height=430)
     figure.update_layout(showlegend=False, hovermode="x unified", hoversubplots="axis")
     _label_line_ends(figure, arms, look)
     steps = [point.rl_step for point in points]
     edge = max(0.5, (steps[-1] - steps[0]) * 0.01)
-    figure.update_xaxes(range=[steps[0] - edge, steps[-1] + edge], showgrid=False)
-    figure.update_xaxes(title_text="RL step", row=2, col=1)
+    figure.update_xaxes(range=[steps[0] - edge, steps[-1] + edge], showgrid=False, title_text="RL step")
     if steps[-1] - steps[0] <= 10:
         figure.update_xaxes(dtick=1)
-    figure.update_yaxes(title_text="speedup of the step (×)", ticksuffix="×", row=1, col=1)
-    figure.update_yaxes(title_text="entropy (nats)", nticks=4, row=2, col=1)
-    figure.add_hline(y=1.0, line={"color": look.muted, "width": 1}, row=1, col=1)
+    figure.update_layout(yaxis={"title_text": "speedup of the step (×)", "ticksuffix": "×"})
+    figure.update_layout(yaxis2={"title_text": "entropy (nats)", "nticks": 4})
+    figure.add_hline(y=1.0, line={"color": look.muted, "width": 1})
     _shade_warmup(figure, report, points, look)
     return figure
 
@@ -302,7 +300,7 @@ def _label_line_ends(figure: go.Figure, arms: dict[str, ArmReport], look: Look) 
     values = [1.0, *(point.speedup for arm in arms.values() for point in arm.by_step)]
     low, high = min(values), max(values)
     pad = max((high - low) * 0.06, 0.02)
-    figure.update_yaxes(range=[low - pad, high + pad], row=1, col=1)
+    figure.update_layout(yaxis={"range": [low - pad, high + pad]})
     # The upper panel is about 255 px high and a label needs 17 of them.
     gap = (high - low + 2 * pad) * 17 / 255
     ends = {name: arm.by_step[-1].speedup for name, arm in arms.items()}
@@ -354,7 +352,18 @@ def _shade_warmup(figure: go.Figure, report: RunReport, points: tuple[StepPoint,
     if report.warmup_steps == 0 or len(points) != report.num_steps:
         return
     start, end = points[0].rl_step, points[report.warmup_steps].rl_step
-    figure.add_vrect(x0=start - 1, x1=end - 0.5, fillcolor=look.muted, opacity=0.12, line_width=0, row=1, col=1)
+    figure.add_shape(
+        type="rect",
+        x0=start - 1,
+        x1=end - 0.5,
+        y0=0,
+        y1=1,
+        yref="y domain",
+        fillcolor=look.muted,
+        opacity=0.12,
+        line_width=0,
+        layer="below",
+    )
     caption(
         figure,
         "warm-up, in no mean",
@@ -367,8 +376,6 @@ def _shade_warmup(figure: go.Figure, report: RunReport, points: tuple[StepPoint,
         xshift=2,
         color=look.muted,
         size=12,
-        row=1,
-        col=1,
     )
 
 

@@ -104,7 +104,10 @@ def signed_percent(fraction: float) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return text that Streamlit's Markdown shows letter by letter: no link, image, HTML, colour, formula or table."""
+    """Return text that Streamlit's Markdown shows letter by letter: no image, HTML, colour, formula or table.
+
+    No hidden link either; a bare http address may still turn into a link to itself.
+    """
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 

@@ -105,10 +105,11 @@ def test_speedup_by_step_draws_each_arm_and_the_entropy_once_below_them() -> Non
     for line, arm in zip(lines, report.arms.values(), strict=True):
         assert list(line.x) == [point.rl_step for point in arm.by_step]
         assert list(line.y) == [point.speedup for point in arm.by_step]
-        assert line.yaxis == "y"
+        assert line.yaxis is None
     assert list(entropy.y) == [point.entropy_nats for point in report.baseline.by_step]
     assert entropy.yaxis == "y2"
-    assert figure.layout.xaxis.matches == "x2"
+    assert {line.xaxis for line in figure.data} == {None}, "one x axis, so that one hover box reads both panels"
+    assert figure.layout.yaxis2.domain[1] < figure.layout.yaxis.domain[0]
 
 
 def test_names_at_line_ends_do_not_overlap_and_keep_the_order_of_their_lines() -> None:
