@@ -96,12 +96,16 @@ class EngineConfig(Strict):
 
     max_running_seqs: Annotated[int, Field(ge=1, le=8192)]
     """Sequences decoded together (vLLM `max_num_seqs`)."""
+    max_live_trajectories: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Trajectories a replica holds, those at a tool included; None: max_running_seqs."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of GPU memory the engine may use; what weights leave is KV cache."""
     kv_cache_tokens: PositiveInt | None = None
     """KV-cache capacity of a replica in tokens; None derives it from memory, weights and architecture."""
     chunked_prefill_tokens: Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None = None
     """Token budget of a step that mixes prefill with decoding; None prefills at once while decoding waits."""
+    pass_overhead_s: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Seconds that every forward pass, target or draft, takes beyond the latency source, e.g. without CUDA graphs."""
     prefix_cache: Literal["kept", "lost"] = "kept"
     """Whether the KV of earlier turns survives a tool call."""
 
@@ -436,6 +440,12 @@ class Scenario(Strict):
                 "raise it or set run.warmup_steps"
             )
         return self
+
+    @property
+    def max_live_per_replica(self) -> int:
+        """Trajectories that one replica holds at most."""
+        engine = self.engine
+        return max(engine.max_live_trajectories or engine.max_running_seqs, engine.max_running_seqs)
 
     @property
     def max_staleness(self) -> int:

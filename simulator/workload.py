@@ -48,8 +48,8 @@ class Workload:
     @property
     def max_context_tokens(self) -> int:
         """Return the longest context any sequence reaches."""
-        per_turn = self.input_tokens.astype(np.int64) + self.output_tokens
-        return int(np.add.reduceat(per_turn, self.first_turn[:-1]).max())
+        per_turn = self.input_tokens + self.output_tokens
+        return int(np.add.reduceat(per_turn, self.first_turn[:-1], dtype=np.int64).max())
 
     @property
     def max_output_tokens(self) -> int:
@@ -60,32 +60,24 @@ class Workload:
 def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int) -> Workload:
     """Return `num_groups` groups; group g is the same however many groups are asked for."""
     group_size = config.group_size
-    first_turn: I64
-    inputs: I64
-    outputs: I64
     num_sequences = num_groups * group_size
-    prompts = _draw(config.prompt_tokens, num_groups, *seed, "prompt").repeat(group_size)
-    responses = np.maximum(_draw(config.response_tokens, num_sequences, *seed, "response"), 1.0).astype(np.int64)
-    prompt_tokens = np.maximum(prompts, 1).astype(np.int64)
+    prompt_tokens = _draw_counts(config.prompt_tokens, num_groups, *seed, "prompt").repeat(group_size)
+    response_tokens = _draw_counts(config.response_tokens, num_sequences, *seed, "response")
+    groups = np.arange(num_groups, dtype=np.int32).repeat(group_size)
     if config.turns is None:
         first_turn = np.arange(num_sequences + 1, dtype=np.int64)
-        inputs, outputs = prompt_tokens, responses
         delays = np.zeros(num_sequences, np.float32)
-    else:
-        drawn = np.rint(_draw(config.turns.num_turns, num_sequences, *seed, "turns"))
-        turns = np.clip(drawn.astype(np.int64), 1, responses)
-        first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(turns)])
-        num_turns = int(first_turn[-1])
-        index = np.arange(num_turns) - first_turn[:-1].repeat(turns)
-        share = responses.repeat(turns)
-        count = turns.repeat(turns)
-        outputs = share * (index + 1) // count - share * index // count
-        first = index == 0
-        observed = np.maximum(_draw(config.turns.observation_tokens, num_turns, *seed, "observation"), 1)
-        inputs = np.where(first, prompt_tokens.repeat(turns), observed.astype(np.int64))
-        delays = np.where(first, 0.0, _draw(config.turns.delay_s, num_turns, *seed, "delay")).astype(np.float32)
-    groups = np.arange(num_groups, dtype=np.int32).repeat(group_size)
-    return _assemble(first_turn, inputs, outputs, delays, groups, num_groups)
+        return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups)
+    turns = np.minimum(_draw_counts(config.turns.num_turns, num_sequences, *seed, "turns"), response_tokens)
+    first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(turns, dtype=np.int64)])
+    num_turns = int(first_turn[-1])
+    index = np.arange(num_turns) - first_turn[:-1].repeat(turns)
+    share, count = response_tokens.astype(np.int64).repeat(turns), turns.repeat(turns)
+    outputs = np.floor_divide(share * (index + 1), count) - np.floor_divide(share * index, count)
+    observed = _draw_counts(config.turns.observation_tokens, num_turns, *seed, "observation")
+    inputs = np.where(index == 0, prompt_tokens.repeat(turns), observed)
+    delays = np.where(index == 0, 0.0, _draw(config.turns.delay_s, num_turns, *seed, "delay")).astype(np.float32)
+    return _assemble(first_turn, inputs, outputs.astype(np.int32), delays, groups, num_groups)
 
 
 def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:
@@ -100,8 +92,8 @@ def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:
     first_turn = np.concatenate([[0], np.cumsum([len(row.turns) for _, row in chosen])]).astype(np.int64)
     return _assemble(
         first_turn,
-        np.array([turn.input_tokens for turn in turns], np.int64),
-        np.array([turn.output_tokens for turn in turns], np.int64),
+        np.array([turn.input_tokens for turn in turns], np.int32),
+        np.array([turn.output_tokens for turn in turns], np.int32),
         np.array([turn.delay_s for turn in turns], np.float32),
         np.array([g for g, _ in chosen], np.int32),
         num_groups,
@@ -120,26 +112,54 @@ def groups_per_step(config: SyntheticWorkload | TraceWorkload, trace: WorkloadTr
 
 
 def _assemble(
-    first_turn: I64, inputs: I64, outputs: I64, delays: NDArray[np.float32], groups: I32, num_groups: int
+    first_turn: I64, inputs: I32, outputs: I32, delays: NDArray[np.float32], groups: I32, num_groups: int
 ) -> Workload:
-    output_per_sequence = np.add.reduceat(outputs, first_turn[:-1])
-    tokens_per_sequence = output_per_sequence + np.add.reduceat(inputs, first_turn[:-1])
+    group_size = np.bincount(groups, minlength=num_groups).astype(np.int32)
+    first_sequence = np.cumsum(group_size, dtype=np.int64) - group_size
+    group_turns = first_turn[first_sequence]  # a group's turns lie side by side
+    output_tokens = np.add.reduceat(outputs, group_turns, dtype=np.int64)
     return Workload(
         first_turn=first_turn,
-        input_tokens=inputs.astype(np.int32),
-        output_tokens=outputs.astype(np.int32),
+        input_tokens=inputs,
+        output_tokens=outputs,
         delay_s=delays,
         group_of=groups,
-        group_size=np.bincount(groups, minlength=num_groups).astype(np.int32),
-        group_tokens=np.bincount(groups, weights=tokens_per_sequence, minlength=num_groups).astype(np.int64),
-        group_output_tokens=np.bincount(groups, weights=output_per_sequence, minlength=num_groups).astype(np.int64),
+        group_size=group_size,
+        group_tokens=output_tokens + np.add.reduceat(inputs, group_turns, dtype=np.int64),
+        group_output_tokens=output_tokens,
     )
 
 
+_CHUNK = 1 << 18
+"""Draws made at a time, so that a run of millions of sequences needs no more memory than its tokens."""
+
+
+def _draw_counts(length: Length, count: int, *stream: str | int) -> I32:
+    """Return `count` whole numbers, at least 1."""
+    drawn = np.empty(count, np.int32)
+    values = _Drawer(length, *stream)
+    for begin in range(0, count, _CHUNK):
+        end = min(begin + _CHUNK, count)
+        drawn[begin:end] = np.maximum(np.rint(values.next(end - begin)), 1.0)
+    return drawn
+
+
 def _draw(length: Length, count: int, *stream: str | int) -> NDArray[np.float64]:
-    if length.kind == "constant":
-        return np.full(count, float(length.value))
-    log_mean = np.log(length.mean) - length.sigma**2 / 2
-    drawn = np.exp(log_mean + length.sigma * generator(*stream).standard_normal(count))
-    clipped: NDArray[np.float64] = np.clip(drawn, length.minimum, length.maximum)
-    return clipped
+    return _Drawer(length, *stream).next(count)
+
+
+class _Drawer:
+    """Draws one after the other from one stream, in pieces of any size."""
+
+    def __init__(self, length: Length, *stream: str | int) -> None:
+        self._length = length
+        self._generator = generator(*stream)
+
+    def next(self, count: int) -> NDArray[np.float64]:
+        length = self._length
+        if length.kind == "constant":
+            return np.full(count, float(length.value))
+        normal = self._generator.standard_normal(count)
+        log_mean = np.log(length.mean) - length.sigma**2 / 2
+        clipped: NDArray[np.float64] = np.clip(np.exp(log_mean + length.sigma * normal), length.minimum, length.maximum)
+        return clipped

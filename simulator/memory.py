@@ -1,0 +1,36 @@
+"""GPU memory of a rollout replica: what weights, draft head and recurrent states leave for the KV cache."""
+
+from simulator.config import Scenario
+from simulator.errors import ScenarioError
+from traces.architecture import Architecture
+from traces.hardware import Gpu
+
+
+def kv_capacity_tokens(scenario: Scenario, architecture: Architecture, gpu: Gpu, num_draft_tokens: int) -> int:
+    """Return the KV-cache capacity of one replica, tokens of context.
+
+    Memory x utilisation - weights - MTP layer - recurrent states of max_running_seqs sequences (1 + k slots each, as
+    vLLM and SGLang keep them), over KV bytes per token. Activations are not counted.
+
+    Raises:
+        ScenarioError: Nothing is left, or too little for one sequence.
+    """
+    engine, cluster = scenario.engine, scenario.cluster
+    if engine.kv_cache_tokens is not None:
+        return engine.kv_cache_tokens
+    precision = scenario.model.precision
+    memory = cluster.tp_size * gpu.memory_bytes * engine.gpu_memory_utilization
+    weights = architecture.weight_bytes(precision)
+    per_token = architecture.kv_bytes_per_token(precision)
+    if num_draft_tokens > 0:
+        weights += architecture.mtp_weight_bytes(precision)
+        per_token += architecture.mtp_kv_bytes_per_token(precision)
+    states = architecture.state_bytes_per_seq * engine.max_running_seqs * (1 + num_draft_tokens)
+    left = memory - weights - states
+    if left < per_token:
+        raise ScenarioError(
+            f"engine.max_running_seqs: {engine.max_running_seqs} sequences of {scenario.model.name} need "
+            f"{weights / 1e9:.0f} GB of weights and {states / 1e9:.0f} GB of states, but {cluster.tp_size} x "
+            f"{cluster.gpu} give {memory / 1e9:.0f} GB; raise cluster.tp_size or lower engine.max_running_seqs"
+        )
+    return int(left / per_token)

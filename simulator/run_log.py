@@ -1,0 +1,37 @@
+"""What one run of one arm did, RL step by RL step. Does not judge it (`metrics`)."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.rollout import RolloutTotals
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One RL step, as the trainer lived it."""
+
+    end_s: float
+    wait_s: float
+    """Waiting for samples."""
+    train_s: float
+    drain_s: float
+    """Waiting for replicas to stop before the sync."""
+    sync_s: float
+    generation_s: float
+    """Duration of the generation phase that fed this step; 0 where generation never stops."""
+    output_tokens: int
+    staleness: NDArray[np.int64]
+    """Groups trained on, by policy versions behind."""
+    totals: RolloutTotals
+    """The rollout side at the end of the step."""
+
+
+@dataclass(slots=True)
+class RunLog:
+    """All steps of a run."""
+
+    steps: list[StepRecord] = field(default_factory=list)
+    max_batch: int = 0
+    """Most sequences that any replica decoded together."""

@@ -1,0 +1,38 @@
+"""Trainer cost: seconds of one RL step from the tokens it trains on. Does not know where samples come from."""
+
+from dataclasses import dataclass
+
+from simulator.config import ClusterConfig, TrainerConfig
+from traces.architecture import Architecture
+from traces.hardware import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerCost:
+    """Seconds = constant + tokens x slope; tokens are prompts and responses."""
+
+    constant_s: float
+    s_per_token: float
+    """Training, log-prob and reference passes together."""
+
+    def step_s(self, tokens: float) -> float:
+        """Return the duration of one RL step's training phase."""
+        return self.constant_s + self.s_per_token * tokens
+
+    def scaled(self, factor: float) -> "TrainerCost":
+        """Return a trainer that takes `factor` times as long."""
+        return TrainerCost(self.constant_s * factor, self.s_per_token * factor)
+
+
+def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Architecture, gpu: Gpu) -> TrainerCost:
+    """Return the cost that the scenario states, or that follows from FLOPs.
+
+    FLOPs per token: 6 N for forward and backward, 2 N for a forward-only pass, N = active parameters
+    (Kaplan et al., arXiv 2001.08361, sec. 2.1; attention over the context is left out).
+    """
+    if config.kind == "linear":
+        slope = config.s_per_token + config.log_prob_s_per_token + config.reference_s_per_token
+        return TrainerCost(config.constant_s, slope)
+    passes = 6 + 2 * config.log_prob_pass + 2 * config.reference_pass
+    flops_per_s = cluster.num_train_gpus * gpu.bf16_flops * config.mfu
+    return TrainerCost(config.constant_s, passes * architecture.active_params / flops_per_s)
