@@ -1,6 +1,7 @@
 """Look: the colours, fonts and frame that all figures share, light and dark. Does not know any report."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -119,3 +120,13 @@ def caption(figure: go.Figure, text: str, look: Look, **where: Any) -> None:
     """Write a line of text into a figure."""
     font = {"color": where.pop("color", look.ink), "size": where.pop("size", 14)}
     figure.add_annotation(text=text, showarrow=False, font=font, **where)
+
+
+def wrapped(text: str, width: int = 60) -> str:
+    """Return plain text as escaped hover text in lines of at most `width` characters."""
+    lines = [""]
+    for word in escape(text).split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] += f"{word} "
+    return "<br>".join(line.rstrip() for line in lines)

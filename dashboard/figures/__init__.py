@@ -1,0 +1,1 @@
+"""Figures: one file per figure of a report; `dashboard.plots` is their public face."""
