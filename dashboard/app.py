@@ -15,6 +15,10 @@ ARMS_NOTE = (
     "Speedups are over plain decoding, with the range that holds 90 % of runs whose inputs vary as the scenario says. "
     "At most: what this rollout speedup could bring if training and sync never got in the way (Amdahl)."
 )
+MAX_ORIGINS_SHOWN = 14
+ORIGINS_HEIGHT = 600
+"""A long list of inputs scrolls inside this many pixels."""
+
 CHART = {"displayModeBar": False}
 ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'>"
@@ -70,7 +74,8 @@ def main() -> None:
         return
     if report is None:
         st.info(
-            "Press **Run** to simulate this scenario. It takes seconds, on this machine.", icon=":material/play_arrow:"
+            "Press **Run** to simulate this scenario. It runs on this machine and takes up to a minute.",
+            icon=":material/play_arrow:",
         )
     else:
         _answer(report)
@@ -92,6 +97,8 @@ def _controls() -> tuple[Request | None, str | None]:
     with st.expander("Upload a scenario"):
         file = st.file_uploader("Scenario file (TOML, up to 1 MB)", type=["toml"], key=state.UPLOAD)
     try:
+        if name is None and file is None:
+            return None, "No scenario is bundled with this installation; upload one."
         source = data.Source(name) if file is None else data.uploaded(file.name, file.getvalue())
         scenario = data.load(source)
         if file is not None:
@@ -209,8 +216,8 @@ def _answer(report: RunReport) -> None:
     sentence = st.container(key="answer")
     arm = _explained_arm(report)
     sentence.markdown(words.answer(report, arm))
-    for warning in report.warnings:
-        st.warning(words.escape_markdown(warning), icon=":material/warning:")
+    if report.warnings:
+        st.warning(tables.bullets(report.warnings), icon=":material/warning:")
     with st.container(key="arms"):
         st.table(tables.arms_table(report), border="horizontal")
     st.caption(ARMS_NOTE)
@@ -260,7 +267,8 @@ def _origins(report: RunReport) -> None:
         st.caption("The report lists no inputs.")
         return
     st.markdown(tables.origins_summary(report))
-    st.table(tables.origins_table(report), border="horizontal")
+    with st.container(height=ORIGINS_HEIGHT if len(report.provenance) > MAX_ORIGINS_SHOWN else "content", border=False):
+        st.table(tables.origins_table(report), border="horizontal")
 
 
 def _footer(request: Request, report: RunReport) -> None:

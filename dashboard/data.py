@@ -7,11 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from simulator.run import simulate
-from simulator.scenario_file import list_scenarios, load_scenario, parse_scenario
-
 from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
 from simulator.errors import ScenarioError
+from simulator.run import simulate
+from simulator.scenario_file import MAX_FILE_BYTES, list_scenarios, load_scenario, parse_scenario
 from traces.acceptance import AcceptanceTrace
 from traces.base import canonical_hash
 from traces.console import ExitCode, explain
@@ -21,7 +20,6 @@ from traces.store import find_trace, load_trace
 DEFAULT_LAWS = "bebop-paper"
 """Acceptance trace whose laws are offered to an arm that names none."""
 
-MAX_UPLOAD_BYTES = 1_000_000
 MAX_REPORTS = 32
 """Reports kept by a server, over all its visitors."""
 
@@ -59,9 +57,9 @@ def uploaded(name: str, content: bytes) -> Source:
     Raises:
         ScenarioError: Too large, or not text.
     """
-    if len(content) > MAX_UPLOAD_BYTES:
+    if len(content) > MAX_FILE_BYTES:
         raise ScenarioError(
-            f"{name}: {len(content)} bytes are above the limit of {MAX_UPLOAD_BYTES}; a scenario is a short TOML file"
+            f"{name}: {len(content)} bytes are above the limit of {MAX_FILE_BYTES}; a scenario is a short TOML file"
         )
     try:
         return Source(name=name, text=content.decode())
@@ -84,7 +82,7 @@ def laws(trace: str) -> list[Law]:
 
 def override_k(arm: str, num_draft_tokens: int) -> str:
     """Return the override that sets an arm's k."""
-    return f"arms.{arm}.k={num_draft_tokens}"
+    return f"arms.{_key(arm)}.k={num_draft_tokens}"
 
 
 def override_max_running_seqs(value: int) -> str:
@@ -97,12 +95,12 @@ def override_law(arm: str, law: Law) -> str:
     # A JSON string is a TOML string, whatever quotes the name holds.
     recipe, fit, trace = (json.dumps(text, ensure_ascii=False) for text in (law.recipe, law.fit, law.trace))
     table = f'kind = "law", recipe = {recipe}, fit = {fit}, trace = {trace}'
-    return f"arms.{arm}.acceptance={{{table}}}"
+    return f"arms.{_key(arm)}.acceptance={{{table}}}"
 
 
 def override_rates(arm: str, cumulative: Sequence[float]) -> str:
     """Return the override that gives an arm fixed cumulative rates."""
-    return f'arms.{arm}.acceptance={{kind = "fixed", cumulative = {list(cumulative)}}}'
+    return f'arms.{_key(arm)}.acceptance={{kind = "fixed", cumulative = {list(cumulative)}}}'
 
 
 def parse_rates(text: str) -> list[float]:
@@ -127,6 +125,11 @@ def acceptance_words(acceptance: LawAcceptance | FixedAcceptance | TraceAcceptan
     if isinstance(acceptance, FixedAcceptance):
         return "fixed " + ", ".join(f"{rate:.2f}" for rate in acceptance.cumulative)
     return f"trace {acceptance.trace}, loss {acceptance.loss}"
+
+
+def _key(name: str) -> str:
+    """A name as one part of a dotted path; TOML's quotes keep a dot inside it."""
+    return f'"{name}"' if "." in name else name
 
 
 def mistake(error: Exception) -> str | None:

@@ -1,6 +1,7 @@
 """Tables: RunReport -> columns of Markdown cells, every text of a user escaped. Does not know Streamlit."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from dashboard.words import (
     LEAST_TRUSTED_FIRST,
@@ -83,6 +84,12 @@ def origins_summary(report: RunReport) -> str:
             f"{counts[Origin.ASSUMED]} of {counts.total()} inputs {verb} chosen by a person, measured by nobody."
         )
     return " ".join(parts)
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """Return texts as a list; one text alone as it is."""
+    escaped = [escape_markdown(text) for text in texts]
+    return escaped[0] if len(escaped) == 1 else "\n".join(f"- {text}" for text in escaped)
 
 
 def badge(origin: Origin, text: str) -> str:

@@ -24,6 +24,9 @@ ROLLOUT_USES = {
 BUSY = ("training", "generating", "weight_sync")
 """Uses of time drawn solid; the rest is hatched: GPUs that wait."""
 
+OTHER_PHASE = {"trainer_time": "generating, or idle", "rollout_time": "training, or idle"}
+"""What `other_idle` means where both sides are the same GPUs; drawn solid, as most of it is work."""
+
 HATCH = {"shape": "/", "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.55)", "size": 7, "solidity": 0.2}
 
 
@@ -35,11 +38,7 @@ def step_breakdown(report: RunReport, *, dark: bool = False) -> go.Figure:
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=(key_px + 24) / (2 * bars_px + key_px + 24)
     )
-    sides = (
-        (f"trainer GPUs ({report.num_train_gpus})", "trainer_time", TRAINER_USES),
-        (f"rollout GPUs ({report.num_rollout_gpus})", "rollout_time", ROLLOUT_USES),
-    )
-    for row, (title, side, uses) in enumerate(sides, start=1):
+    for row, (title, side, uses) in enumerate(_sides(report), start=1):
         for use, label in uses.items():
             shares = [float(getattr(getattr(arm, side), use)) for arm in arms.values()]
             figure.add_trace(_time_bar(arms, shares, use, label, look), row, 1)
@@ -62,6 +61,25 @@ def step_breakdown(report: RunReport, *, dark: bool = False) -> go.Figure:
     return figure
 
 
+def _sides(report: RunReport) -> list[tuple[str, str, dict[str, str]]]:
+    """Title, field of the arm, and uses of time in words: of the trainer, then of the rollout."""
+    sides = [
+        (f"trainer GPUs ({report.num_train_gpus})", "trainer_time", TRAINER_USES),
+        (f"rollout GPUs ({report.num_rollout_gpus})", "rollout_time", ROLLOUT_USES),
+    ]
+    if report.num_gpus == report.num_train_gpus + report.num_rollout_gpus:
+        return sides
+    title = f"the same {report.num_gpus} GPUs, as "
+    return [
+        (title + name, side, {**uses, "other_idle": OTHER_PHASE[side]})
+        for name, (_, side, uses) in zip(("trainer", "rollout"), sides, strict=True)
+    ]
+
+
+def _is_work(use: str, label: str) -> bool:
+    return use in BUSY or label in OTHER_PHASE.values()
+
+
 def _write_key(figure: go.Figure, row: int, title: str, uses: dict[str, str], look: Look) -> None:
     """Write a side's name and what its colours mean above its bars: a line of work, a line of waiting."""
     lines = [f"<b>{title}</b>"]
@@ -70,7 +88,7 @@ def _write_key(figure: go.Figure, row: int, title: str, uses: dict[str, str], lo
             "   ".join(
                 f"<span style='color:{look.fills[use][0]};font-size:16px'>{square}</span> {label}"
                 for use, label in uses.items()
-                if (use in BUSY) == busy
+                if _is_work(use, label) == busy
             )
         )
     subplot = "" if row == 1 else "2"
@@ -93,7 +111,7 @@ def _time_bar(arms: dict[str, ArmReport], shares: list[float], use: str, label: 
         marker={
             "color": fill,
             "line": {"width": 1, "color": look.page},
-            "pattern": {} if use in BUSY else HATCH,
+            "pattern": {} if _is_work(use, label) else HATCH,
         },
         text=[plain(length) if length > 0.09 * longest else "" for length in lengths],
         textposition="inside",

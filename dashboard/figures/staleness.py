@@ -38,7 +38,7 @@ def staleness_histogram(report: RunReport, *, dark: bool = False) -> go.Figure:
     figure.update_layout(showlegend=False, bargap=0.25)
     highest = max(bin_.fraction for arm in arms.values() for bin_ in arm.staleness)
     figure.update_yaxes(range=[0, highest * 1.3], tickformat=".0%", nticks=3)
-    figure.update_xaxes(showgrid=False, range=[-0.6, last + 0.6])
+    figure.update_xaxes(showgrid=False, range=[-0.6, max(last, 3) + 0.6])
     figure.update_xaxes(dtick=max(1, round(last / 16)), title_text="policy versions behind the trainer", row=len(arms))
     for row, name in enumerate(arms, start=1):
         subplot = "" if row == 1 else str(row)

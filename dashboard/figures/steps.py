@@ -20,16 +20,17 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
         figure.add_scatter(
             x=[point.rl_step for point in arm.by_step],
             y=[point.speedup for point in arm.by_step],
-            customdata=[[point.accept_length, point.step_s] for point in arm.by_step],
+            customdata=[[_accept_length(point), point.step_s] for point in arm.by_step],
             mode=mode,
             line=line_style(index, look),
             name=escape(name),
-            hovertemplate="%{y:.3f}×  (accept length %{customdata[0]:.3f}, step %{customdata[1]:,.1f} s)",
+            hovertemplate="%{y:.3f}×  (%{customdata[0]}, step %{customdata[1]:,.1f} s)",
         )
     points = report.baseline.by_step or next(iter(arms.values())).by_step
+    with_entropy = [point for point in points if point.entropy_nats is not None]
     figure.add_scatter(
-        x=[point.rl_step for point in points],
-        y=[point.entropy_nats for point in points],
+        x=[point.rl_step for point in with_entropy],
+        y=[point.entropy_nats for point in with_entropy],
         yaxis="y2",
         mode=mode,
         line={"color": look.muted, "width": 2},
@@ -39,6 +40,7 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
     # Two panels on one x axis, not two that match: only so does one hover box read both.
     figure.update_layout(yaxis={"domain": [0.36, 1.0]}, yaxis2={"domain": [0.0, 0.27]}, xaxis={"anchor": "y2"})
     dress(figure, look, height=430)
+    figure.update_layout(margin={"t": 24})
     figure.update_layout(showlegend=False, hovermode="x unified", hoversubplots="axis")
     _label_line_ends(figure, arms, look)
     steps = [point.rl_step for point in points]
@@ -49,7 +51,11 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
     figure.update_layout(yaxis={"title_text": "speedup of the step (×)", "ticksuffix": "×"})
     figure.update_layout(yaxis2={"title_text": "entropy (nats)", "nticks": 4})
     figure.add_hline(y=1.0, line={"color": look.muted, "width": 1})
-    _shade_warmup(figure, report, points, look)
+    if not with_entropy:
+        note = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y2 domain"}
+        caption(figure, "the scenario states no entropy", look, color=look.muted, **note)
+        figure.update_layout(yaxis2={"showticklabels": False, "showgrid": False})
+    _shade_warmup(figure, points, look)
     return figure
 
 
@@ -105,11 +111,18 @@ def _spread(values: list[float], gap: float, low: float, high: float) -> list[fl
     return [place + shift for place in places]
 
 
-def _shade_warmup(figure: go.Figure, report: RunReport, points: tuple[StepPoint, ...], look: Look) -> None:
-    """Grey out the steps that no mean includes, when the report carries them."""
-    if report.warmup_steps == 0 or len(points) != report.num_steps:
+def _accept_length(point: StepPoint) -> str:
+    if point.accept_length is None:
+        return "nothing decoded"
+    return f"accept length {point.accept_length:.3f}"
+
+
+def _shade_warmup(figure: go.Figure, points: tuple[StepPoint, ...], look: Look) -> None:
+    """Grey out the steps that no mean includes."""
+    warmup = [point.rl_step for point in points if point.is_warmup]
+    if not warmup:
         return
-    start, end = points[0].rl_step, points[report.warmup_steps].rl_step
+    start, end = warmup[0], warmup[-1] + 1
     figure.add_shape(
         type="rect",
         x0=start - 1,
@@ -126,12 +139,11 @@ def _shade_warmup(figure: go.Figure, report: RunReport, points: tuple[StepPoint,
         figure,
         "warm-up, in no mean",
         look,
-        x=end - 0.5,
+        x=start - 1,
         y=1,
         yref="y domain",
         xanchor="left",
-        yanchor="top",
-        xshift=2,
+        yanchor="bottom",
         color=look.muted,
         size=12,
     )

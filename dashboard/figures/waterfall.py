@@ -33,7 +33,7 @@ def waterfall(report: RunReport, arm: str, *, dark: bool = False) -> go.Figure:
     for row, factor in enumerate(chosen.waterfall):
         x, line = factor.speedup_after, {"color": look.muted, "width": 1}
         figure.add_shape(type="line", x0=x, x1=x, y0=row + 0.31, y1=row + 0.69, line=line)
-        colour = look.gain if factor.factor >= 1 else look.loss
+        colour = look.muted if _is_one(factor) else look.gain if factor.factor >= 1 else look.loss
         _label(figure, row, x, f"<b>×{factor.factor:.2f}</b>", colour, look, right=factor.factor >= 1)
     total = chosen.end_to_end_speedup
     text = f"<b>{times(total.mean)}</b>  ({between(total)})"
@@ -56,8 +56,13 @@ def _spans(arm: ArmReport) -> list[tuple[float, float]]:
     return [(min(pair), max(pair)) for pair in ends]
 
 
+def _is_one(factor: Factor) -> bool:
+    return f"{factor.factor:.2f}" == "1.00"
+
+
 def _bars(name: str, arm: ArmReport, spans: list[tuple[float, float]], look: Look) -> go.Bar:
     total = arm.end_to_end_speedup
+    colours = [*(look.gain if factor.factor >= 1 else look.loss for factor in arm.waterfall), look.total]
     hovers = [*map(_hover, arm.waterfall)]
     hovers.append(f"<b>end-to-end speedup</b>  {total.mean:.4f}×<br>90 % interval {total.low:.4f} to {total.high:.4f}")
     return go.Bar(
@@ -66,10 +71,8 @@ def _bars(name: str, arm: ArmReport, spans: list[tuple[float, float]], look: Loo
         base=[low for low, _ in spans],
         orientation="h",
         width=0.62,
-        marker={
-            "color": [*(look.gain if f.factor >= 1 else look.loss for f in arm.waterfall), look.total],
-            "line": {"width": 0},
-        },
+        # The outline keeps a factor of 1 visible: its bar has no length.
+        marker={"color": colours, "line": {"width": 1, "color": colours}},
         customdata=[*(factor.factor for factor in arm.waterfall), total.mean],
         hovertext=hovers,
         hovertemplate="%{hovertext}<extra></extra>",

@@ -128,6 +128,7 @@ def step_point(index: int, num_steps: int, speedup: float, accept_length: float)
         accept_length=accept_length,
         step_s=BASELINE_STEP_S / speedup / wobble,
         speedup=speedup * wobble,
+        is_warmup=index < min(5, num_steps - 1),
     )
 
 

@@ -1,14 +1,14 @@
 from pathlib import Path
 
 import pytest
-from simulator.run import simulate
 from streamlit.testing.v1 import AppTest
 
-from dashboard import data, state, words
+from dashboard import data, state, tables, words
+from simulator.run import simulate
+from simulator.scenario_file import DEFAULT_SCENARIO
 from tests.dashboard.tiny_scenario import TINY
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-DEFAULT = data.bundled_scenarios()[0][0]
 
 
 def open_page() -> AppTest:
@@ -32,7 +32,7 @@ def test_the_page_opens_on_the_default_scenario_and_asks_to_run() -> None:
     page = open_page()
     assert not page.exception
     assert not page.error
-    assert page.selectbox(key=state.SCENARIO).value == DEFAULT
+    assert page.selectbox(key=state.SCENARIO).value == DEFAULT_SCENARIO
     assert "Press **Run**" in page.info[0].value
     assert not page.button(key=state.RUN).disabled
     assert not page.get("plotly_chart")
@@ -59,7 +59,7 @@ def test_run_shows_the_answer_of_simulate_and_every_figure() -> None:
     assert words.answer(report, words.best_arm(report)) in markdown(page)
     assert len(page.get("plotly_chart")) == 5
     assert page.code[0].value == "bebop simulate tiny.toml"
-    assert [warning.value for warning in page.warning] == [words.escape_markdown(text) for text in report.warnings]
+    assert [warning.value for warning in page.warning] == [tables.bullets(report.warnings)]
 
 
 def test_a_changed_k_marks_the_answer_out_of_date_until_the_next_run() -> None:
@@ -91,7 +91,7 @@ def test_another_arm_can_be_explained() -> None:
     page = press_run(upload(open_page(), TINY))
     report = simulate(data.load(data.Source("tiny.toml", TINY)))
     (other,) = set(report.arms) - {words.best_arm(report)}
-    page.button_group(key=state.keyed(state.EXPLAINED_ARM, report.scenario_hash)).set_value([other]).run()
+    page.button_group(key=state.keyed(state.EXPLAINED_ARM, report.scenario_hash)).set_value(other).run()
     assert not page.exception
     assert words.answer(report, other) in markdown(page)
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import sync_playwright
-from simulator.run import simulate
 
 from dashboard import data, words
+from simulator.run import simulate
+from simulator.scenario_file import DEFAULT_SCENARIO
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -61,7 +62,7 @@ def wait_until_healthy(server: "subprocess.Popen[bytes]", port: int) -> None:
 
 
 def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(address: str) -> None:
-    report = simulate(data.load(data.Source(data.bundled_scenarios()[0][0])))
+    report = simulate(data.load(data.Source(DEFAULT_SCENARIO)))
     arm = report.arms[words.best_arm(report)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -6,6 +6,7 @@ import pytest
 from dashboard import data
 from simulator.config import Scenario
 from simulator.errors import ScenarioError
+from simulator.scenario_file import MAX_FILE_BYTES
 from tests.dashboard.tiny_scenario import TINY
 
 SOURCE = data.Source("tiny.toml", TINY)
@@ -54,7 +55,7 @@ def test_the_laws_of_the_paper_are_offered() -> None:
 
 def test_an_upload_above_the_limit_is_refused_before_it_is_read_as_text() -> None:
     with pytest.raises(ScenarioError, match=r"big\.toml: 1000001 bytes are above the limit of 1000000"):
-        data.uploaded("big.toml", b"\xff" * (data.MAX_UPLOAD_BYTES + 1))
+        data.uploaded("big.toml", b"\xff" * (MAX_FILE_BYTES + 1))
 
 
 def test_an_upload_that_is_not_text_names_the_byte() -> None:

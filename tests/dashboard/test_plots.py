@@ -112,6 +112,26 @@ def test_speedup_by_step_draws_each_arm_and_the_entropy_once_below_them() -> Non
     assert figure.layout.yaxis2.domain[1] < figure.layout.yaxis.domain[0]
 
 
+def test_steps_left_out_of_the_means_are_shaded() -> None:
+    figure = plots.speedup_by_step(make_report())
+    (shade,) = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    warmup = [point.rl_step for point in make_report().baseline.by_step if point.is_warmup]
+    assert shade.x0 < warmup[0]
+    assert warmup[-1] < shade.x1 < warmup[-1] + 1
+    assert "warm-up" in texts(figure)
+
+
+def test_a_scenario_without_entropy_and_steps_without_decoding_are_said_in_words() -> None:
+    report = make_report(1)
+    points = tuple(
+        p.model_copy(update={"entropy_nats": None, "accept_length": None}) for p in report.arms["TO"].by_step
+    )
+    arm = report.arms["TO"].model_copy(update={"by_step": points})
+    figure = plots.speedup_by_step(report.model_copy(update={"arms": {"TO": arm}, "baseline": arm}))
+    assert "the scenario states no entropy" in texts(figure)
+    assert figure.data[0].customdata[0][0] == "nothing decoded"
+
+
 def test_names_at_line_ends_do_not_overlap_and_keep_the_order_of_their_lines() -> None:
     report = make_report(6)
     figure = plots.speedup_by_step(report)
@@ -148,6 +168,13 @@ def test_uses_of_time_that_wait_are_hatched_so_that_colour_is_not_the_only_sign(
     for bar in plots.step_breakdown(make_report()).data:
         busy = bar.name in ("training", "generating", "weight sync")
         assert (bar.marker.pattern.shape is None) == busy
+
+
+def test_where_both_sides_share_gpus_the_other_phase_is_not_called_idle() -> None:
+    report = make_report().model_copy(update={"num_gpus": 64, "num_train_gpus": 64, "num_rollout_gpus": 64})
+    figure = plots.step_breakdown(report)
+    assert {"generating, or idle", "training, or idle"} <= {bar.name for bar in figure.data}
+    assert "the same 64 GPUs, as trainer" in texts(figure)
 
 
 def test_the_staleness_histogram_has_a_row_per_arm_with_the_reports_fractions() -> None:
