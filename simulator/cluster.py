@@ -22,7 +22,7 @@ Process = Generator[simpy.Event, Any, None]
 
 
 class RolloutClock:
-    """Advances the rollout side to the next thing that happens on the trainer's side, and wakes who waits for samples."""
+    """Advances the rollout side to the trainer side's next event, and wakes whoever waits for samples."""
 
     def __init__(self, env: simpy.Environment, side: RolloutSide) -> None:
         """Start the process."""

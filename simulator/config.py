@@ -104,8 +104,8 @@ class EngineConfig(Strict):
     """KV-cache capacity of a replica in tokens; None derives it from memory, weights and architecture."""
     chunked_prefill_tokens: Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None = None
     """Token budget of a step that mixes prefill with decoding; None prefills at once while decoding waits."""
-    pass_overhead_s: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Seconds that every forward pass, target or draft, takes beyond the latency source, e.g. without CUDA graphs."""
+    layer_overhead_s: Annotated[float, Field(ge=0, le=0.1)] = 0.0
+    """Seconds per decoder layer and pass beyond the latency source, e.g. kernel launches without CUDA graphs."""
     prefix_cache: Literal["kept", "lost"] = "kept"
     """Whether the KV of earlier turns survives a tool call."""
 
@@ -147,6 +147,8 @@ class TurnsConfig(Strict):
     """Tokens that the tool's answer adds to the context."""
     delay_s: Length
     """Seconds of tool or environment time between two turns."""
+    max_context_tokens: Tokens
+    """A trajectory ends before the turn that would exceed this context."""
 
 
 class SyntheticWorkload(Strict):
@@ -214,6 +216,8 @@ class TraceLatency(Strict):
     """Name of committed data or path of a file."""
     allow_extrapolation: bool = False
     """Whether points outside the trace may be used; the report then says so."""
+    allow_mismatch: bool = False
+    """Whether the trace may be of another model, GPU or precision; the report then says so."""
 
 
 class RooflineLatency(Strict):

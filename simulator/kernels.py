@@ -13,7 +13,7 @@ import numpy as np
 from simulator.compiled import inlined, kernel
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import FREE, JOINING, JUMP, PER_STEP, QUEUED, RUNNING, TOOL, Record, RolloutState
-from simulator.step_law import StepLaw, draw_partial_tokens, draw_steps
+from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps
 from simulator.step_table import (
     StepTable,
     find_segment,
@@ -27,7 +27,7 @@ _SLOT_BITS = 20
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
 _ALL = 1 << 40
 _CLASS_DRAW = 1 << 50
-KV_WATERMARK = 0.01
+_KV_WATERMARK = 0.01
 """Share of the KV cache that admission leaves free, against immediate preemption (vLLM's block-manager default)."""
 
 
@@ -65,32 +65,44 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
         level += 1
     for r in range(limits.num_replicas):
         if quota[r] > 0:
-            _stop_at(state, table, law, r, now_s, True)
-            _fill(state, table, law, r, quota[r])
+            _stop_at(state, table, law, r, now_s)
+            _admit(state, table, law, r, quota[r])
+            _plan(state, table, r)
+    for r in range(limits.num_replicas):  # what did not fit into one replica's KV cache goes wherever it does
+        if counters.next_sequence < counters.submitted and state.replicas[r].num_free > 0:
+            _stop_at(state, table, law, r, now_s)
+            _admit(state, table, law, r, _ALL)
             _plan(state, table, r)
 
 
 @kernel
 def weight_sync(
-    state: RolloutState, table: StepTable, law: StepLaw, now_s: float, until_s: float, abort: bool, redraw: bool
+    state: RolloutState,
+    table: StepTable,
+    old_law: StepLaw,
+    law: StepLaw,
+    now_s: float,
+    until_s: float,
+    abort: bool,
+    redraw: bool,
 ) -> None:
-    """Stop every replica at its first step boundary after `now_s`, and let it go on at `until_s`.
+    """Stop every replica at its first step boundary at or after `now_s`, and let it go on at `until_s`.
 
     abort: running sequences lose their KV cache and are prefilled again with all they had. Otherwise they go on;
-    redraw: `law` is a new one, so the steps they still need are drawn anew (the process has no memory).
+    redraw: `law` is not `old_law`, so the steps they still need are drawn anew (the process has no memory).
     """
     for r in range(state.limits[0].num_replicas):
-        _stop_at(state, table, law, r, now_s, False)
+        _stop_at(state, table, old_law, r, now_s)
         replica = state.replicas[r]
         replica.sync_s += max(until_s - replica.time_s, 0.0)
         replica.time_s = max(replica.time_s, until_s)
         if replica.idle == 1:
             replica.idle_since_s = replica.time_s
         if abort:
-            _abort_all(state, law, r)
+            _abort_all(state, old_law, r)
         elif redraw and state.limits[0].mode == JUMP:
-            _redraw_all(state, law, r)
-        _fill(state, table, law, r, _ALL)
+            _redraw_all(state, old_law, law, r)
+        _admit(state, table, law, r, _ALL)
         _plan(state, table, r)
 
 
@@ -106,9 +118,9 @@ def busy_seconds(state: RolloutState, now_s: float) -> float:
     total = 0.0
     for r in range(state.limits[0].num_replicas):
         replica = state.replicas[r]
-        total += replica.busy_s
+        total += replica.busy_s - max(replica.time_s - now_s, 0.0)
         if replica.idle == 0:
-            total += max(now_s - replica.time_s, 0.0) - max(replica.time_s - now_s, 0.0)
+            total += max(now_s - replica.time_s, 0.0)
     return total
 
 
@@ -158,7 +170,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
     while replica.context_tokens > state.limits[0].kv_tokens and replica.num_running > 1:
         _preempt_latest(state, law, r)
     if admit:
-        _fill(state, table, law, r, _ALL)
+        _admit(state, table, law, r, _ALL)
     _plan(state, table, r)
 
 
@@ -264,7 +276,7 @@ def _plan(state: RolloutState, table: StepTable, r: int) -> None:
     if replica.num_running == 0 and replica.join_step < 0:
         if replica.idle == 0:
             replica.idle, replica.idle_since_s = 1, replica.time_s
-        _set_next(state, r, max(answer_s, replica.time_s))
+        _set_next(state, r, replica.time_s if _has_room(state, r) else max(answer_s, replica.time_s))
         return
     replica.max_batch = max(replica.max_batch, replica.num_running)
     context = replica.context_tokens / replica.num_running
@@ -275,6 +287,8 @@ def _plan(state: RolloutState, table: StepTable, r: int) -> None:
         _set_next(state, r, replica.time_s + step_s + (replica.chunk_s if replica.join_step >= 0 else 0.0))
         return
     last = state.running[r, 0] >> _SLOT_BITS
+    if _has_room(state, r):
+        last = min(last, replica.step + 1)
     extra_s = 0.0
     if replica.join_step >= 0:
         last = min(last, replica.join_step)
@@ -314,8 +328,8 @@ def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, 
 
 
 @inlined
-def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s: float, admit: bool) -> None:
-    """Bring replica r to its first step boundary at or after `now_s`; idle replicas to `now_s`."""
+def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s: float) -> None:
+    """Bring replica r to its first step boundary at or after `now_s`, idle ones to `now_s`; admit nothing there."""
     replica = state.replicas[r]
     if replica.idle == 1:
         if now_s > replica.time_s:
@@ -325,13 +339,13 @@ def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s:
     if replica.time_s >= now_s:
         return
     if state.limits[0].mode == PER_STEP:
-        _event(state, table, law, r, admit)
+        _event(state, table, law, r, False)
         return
     extra_s = replica.chunk_s if replica.join_step >= 0 else 0.0
     most = replica.next_step - replica.step
     steps = _steps_to(table, replica, extra_s, now_s, most) if most > 0 else 0
     if steps >= most:
-        _event(state, table, law, r, admit)
+        _event(state, table, law, r, False)
     else:
         _jump(replica, steps, replica.time_s + _span(table, replica, steps, extra_s))
 
@@ -352,22 +366,12 @@ def _wake(replica: Record, time_s: float) -> None:
 
 
 @inlined
-def _fill(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> None:
-    """Admit; again, as long as all that was admitted ended with its prefill."""
-    while _admit(state, table, law, r, quota) and state.replicas[r].num_running == 0:
-        quota = _ALL
-
-
-@inlined
-def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> bool:
-    """Take sequences, waiting ones first, then at most `quota` fresh ones, while there is room; prefill them.
-
-    Return whether there were any.
-    """
+def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> None:
+    """Take sequences, waiting ones first, then at most `quota` fresh ones, while there is room; prefill them."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     if replica.join_step >= 0:
-        return False  # one chunked prefill at a time, first come first served
-    most_context = (1.0 - KV_WATERMARK) * limits.kv_tokens
+        return  # one chunked prefill at a time, first come first served
+    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
     tokens, pairs, context = 0.0, 0.0, replica.context_tokens
     count = 0
     while replica.num_running + count < limits.max_running:
@@ -397,7 +401,7 @@ def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: i
         state.cohort[r, count] = slot
         count += 1
     if count == 0:
-        return False
+        return
     if replica.idle == 1:
         _wake(replica, replica.time_s)
     replica.num_joining = count
@@ -412,13 +416,28 @@ def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: i
         replica.chunk_s = max(chunk_s, 0.0) + attention_s / steps
         replica.prefill_s += replica.chunk_s * steps
         replica.join_step = replica.step + steps
-        return True
+        return
     seconds = prefill_seconds(table, tokens) + attention_s
     replica.prefill_s += seconds
     replica.busy_s += seconds
     replica.time_s += seconds
     _join(state, law, r)
-    return True
+
+
+@inlined
+def _has_room(state: RolloutState, r: int) -> bool:
+    """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    if replica.join_step >= 0 or replica.num_running >= limits.max_running:
+        return False
+    if replica.queue_len > 0:
+        context = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]].context_tokens
+    elif counters.closed or counters.next_sequence >= counters.submitted or replica.num_free == 0:
+        return False
+    else:
+        context = np.int64(state.input_tokens[state.first_turn[counters.next_sequence]])
+    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
+    return replica.num_running == 0 or replica.context_tokens + context <= most_context
 
 
 @inlined
@@ -534,7 +553,7 @@ def _cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
         done = draw_partial_tokens(
             law, record.cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done
         )
-        record.draws += 2
+        record.draws += PARTIAL_DRAWS
     record.tokens_left -= done
     record.context_tokens += done
     replica.stretch_tokens += done
@@ -561,13 +580,13 @@ def _abort_all(state: RolloutState, law: StepLaw, r: int) -> None:
 
 
 @inlined
-def _redraw_all(state: RolloutState, law: StepLaw, r: int) -> None:
+def _redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> None:
     """Draw anew, from a new law, the steps that running sequences still need."""
     limits, replica = state.limits[0], state.replicas[r]
     count = replica.num_running
     replica.growth, replica.context_tokens = 0.0, 0.0
     for i in range(count):
-        slot = _cut_stretch(state, law, r, i)
+        slot = _cut_stretch(state, old_law, r, i)
         record = state.slots[r * limits.max_live + slot]
         record.start_step = replica.step
         record.num_steps, record.draws = draw_steps(law, record.cls, record.key, record.draws, record.tokens_left)

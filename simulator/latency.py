@@ -55,16 +55,17 @@ class TraceLatency:
         tp_size: int = 1,
         ep_size: int = 1,
         allow_extrapolation: bool = False,
-        pass_overhead_s: float = 0.0,
+        target_overhead_s: float = 0.0,
+        draft_overhead_s: float = 0.0,
     ) -> None:
-        """Sort the trace's rows by operation.
+        """Sort the trace's rows by operation; overheads are added to every target and every draft pass.
 
         Raises:
             TraceCoverageError: No row has this layout.
         """
         self.trace = trace
         self._allow = allow_extrapolation
-        self._overhead_s = pass_overhead_s
+        self._overhead_s = (target_overhead_s, draft_overhead_s)
         self._rows = [row for row in trace.rows if (row.tp_size, row.ep_size) == (tp_size, ep_size)]
         if not self._rows:
             layouts = sorted({(row.tp_size, row.ep_size) for row in trace.rows})
@@ -102,7 +103,7 @@ class TraceLatency:
                     f"latency trace {self.trace.name}: no {operation.value} rows at {tokens_per_seq} tokens per "
                     "sequence; taken as contained in its passes"
                 )
-        step_s[1:] += (k + 1) * self._overhead_s
+        step_s[1:] += self._overhead_s[0] + k * self._overhead_s[1]
         tokens, seconds, attention = self._prefill()
         return build_step_table(knots, step_s, tokens, seconds, attention), tuple(dict.fromkeys(warnings))
 
@@ -140,7 +141,7 @@ class TraceLatency:
             if operation is not Operation.DECODE and covered and tokens_per_seq > most + 1:
                 raise TraceCoverageError(
                     f"arms.{need.arm}.k: {need.num_draft_tokens} needs {operation.value} at {tokens_per_seq} tokens "
-                    f"per sequence, but latency trace {self.trace.name} covers k up to {most}; lower k or profile further"
+                    f"per sequence, but latency trace {self.trace.name} covers k up to {most}; lower k or profile more"
                 )
             raise TraceCoverageError(
                 f"latency.trace: {self.trace.name} has no {operation.value} rows at {tokens_per_seq} tokens per "
@@ -155,7 +156,7 @@ class TraceLatency:
             low, high = min(grid), max(grid)
             if need.max_batch > high:
                 yield self._outside(
-                    f"engine.max_running_seqs: {need.max_batch} is above batch {high}, the largest of latency trace {name}",
+                    f"engine.max_running_seqs: {need.max_batch} is above {high}, the largest batch of trace {name}",
                     "lower it",
                 )
             if low > 1:

@@ -105,10 +105,10 @@ class RolloutSide:
     def sync_weights(self, version: int, now_s: float, until_s: float, *, abort: bool) -> None:
         """Stop for a weight sync from now to `until_s`, and go on with a new policy version."""
         law = self._parts.law_of(version)
-        redraw = law is not self._law
-        self._law = law
+        old_law, self._law = self._law, law
         self.state.counters["version"] = version
-        kernels.weight_sync(self.state, self._parts.table, law, now_s, until_s, abort, redraw)
+        redraw = law is not old_law
+        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, until_s, abort, redraw)
 
     def totals(self, now_s: float) -> RolloutTotals:
         """Return the sums up to now."""

@@ -17,6 +17,7 @@ MAX_LEVEL = 10
 """Blocks reach 2**10 steps: longer responses take several of them."""
 LAST_TOKENS = 64
 """At most this many tokens are finished by one draw from the table of S."""
+PARTIAL_DRAWS = 3
 _GUIDE = 256
 _LAST_GUIDE = 32
 _TAIL = 1e-18
@@ -153,18 +154,26 @@ def draw_partial_tokens(
 ) -> int:
     """Return tokens emitted in the first `steps_done` of `steps` steps that together emit `tokens`.
 
-    A normal bridge, rounded and kept inside what is possible: every step emits 1 to k + 1 tokens. Uses the draws
-    `counter` and `counter + 1`.
+    A normal bridge from no tokens to those before the last step, kept inside what is possible (every step emits 1 to
+    k + 1 tokens) and rounded, neither of which moves its mean: that is right to a fraction of a token. Uses the
+    `PARTIAL_DRAWS` draws from `counter` on.
     """
     if law.num_draft_tokens == 0 or steps_done <= 0:
         return max(steps_done, 0)
     left = steps - steps_done
+    if left <= 0:
+        return tokens
     width = law.num_draft_tokens + 1
-    deviation = np.sqrt(law.variance[cls] * steps_done * left / steps)
-    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(key, counter)))
-    normal = radius * np.cos(2.0 * np.pi * uniform(key, counter + 1))
-    done = int(np.rint(tokens * (steps_done / steps) + deviation * normal))
     # The last step may be cut short by the end of the response, the others not.
     low = max(steps_done, tokens - left * width)
     high = min(steps_done * width, tokens - left)
-    return min(max(done, low), high)
+    # The last step emits the residual life of a renewal process: E[R] = E[A (A + 1)] / 2 E[A].
+    mean = law.mean[cls]
+    residual = min(0.5 * (mean + 1.0 + law.variance[cls] / mean), tokens - steps + 1.0)
+    middle = min(max((tokens - residual) * (steps_done / (steps - 1.0)), low), high)
+    deviation = np.sqrt(law.variance[cls] * steps_done * left / steps)
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(key, counter)))
+    normal = radius * np.cos(2.0 * np.pi * uniform(key, counter + 1))
+    reach = min(middle - low, high - middle)  # the same to both sides
+    done = middle + min(max(deviation * normal, -reach), reach)
+    return min(int(np.floor(done + uniform(key, counter + 2))), high)

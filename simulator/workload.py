@@ -76,8 +76,15 @@ def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int) 
     outputs = np.floor_divide(share * (index + 1), count) - np.floor_divide(share * index, count)
     observed = _draw_counts(config.turns.observation_tokens, num_turns, *seed, "observation")
     inputs = np.where(index == 0, prompt_tokens.repeat(turns), observed)
+    outputs = outputs.astype(np.int32)
     delays = np.where(index == 0, 0.0, _draw(config.turns.delay_s, num_turns, *seed, "delay")).astype(np.float32)
-    return _assemble(first_turn, inputs, outputs.astype(np.int32), delays, groups, num_groups)
+    # A trajectory ends before the turn that would exceed the longest context; its first turn always stays.
+    context = np.cumsum(inputs + outputs.astype(np.int64))
+    before = (context - inputs - outputs)[first_turn[:-1]].repeat(turns)
+    kept = (context - before <= config.turns.max_context_tokens) | (index == 0)
+    num_kept = np.add.reduceat(kept, first_turn[:-1], dtype=np.int64)
+    first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(num_kept)])
+    return _assemble(first_turn, inputs[kept], outputs[kept], delays[kept], groups, num_groups)
 
 
 def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:

@@ -70,11 +70,14 @@ class StepPoint(Strict):
     """One RL step, averaged over replications."""
 
     rl_step: int
-    entropy_nats: float
-    accept_length: float
+    entropy_nats: float | None
+    accept_length: float | None
+    """Of decoding that ended in this step; None where none did."""
     step_s: float
     speedup: float
     """Baseline's step time over this arm's, at the same RL step."""
+    is_warmup: bool = False
+    """Left out of every mean: the pipeline was still filling."""
 
 
 class ArmReport(Strict):
@@ -89,15 +92,16 @@ class ArmReport(Strict):
     rollout_speedup: Interval
     """Baseline generation time over this arm's for the same tokens."""
     trajectory_speedup: Interval
-    """Baseline mean time from a sample's submission to its last token over this arm's."""
+    """Baseline mean time from a response's first admission to an engine to its last token, over this arm's."""
     accept_length: float
     """Tokens emitted per verify step, bonus token included, realised in the run."""
     step_s: float
     """Mean wall time of one RL step, warm-up steps left out."""
     rollout_s: float
-    """Mean time per RL step in which any replica generates."""
+    """Generation time per RL step: the phase's duration, or where generation never stops the seconds that a replica
+    is busy for one step's tokens."""
     trajectory_s: float
-    """Mean time from a sample's submission to its last token, tool time included."""
+    """Mean time from a response's first admission to an engine to its last token, tool time included."""
     train_s: float
     """Mean training time per RL step, log-prob and reference passes included."""
     weight_sync_s: float

@@ -1,0 +1,96 @@
+"""Explain: where the gain was lost, from accept length to end-to-end speedup.
+
+The same run is made again with effects taken away, and they come back one at a time in a stated order. Each factor is
+the speedup with an effect over the speedup without it, so the factors multiply to the end-to-end speedup exactly.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.config import FullyAsyncPolicy
+from simulator.parts import Parts
+from simulator.step_table import StepTable, build_step_table
+from simulator.trainer import TrainerCost
+from traces.report import Factor
+
+STAGES = ("full_batch_decoding", "decoding", "rollout", "unbounded_staleness")
+"""Counterfactuals, from the barest to the whole: decoding at the full batch; at the real batches; with prefill and
+weight sync; with the trainer. The run itself adds the staleness rule."""
+
+MEANING = {
+    "accept_length": "tokens emitted per verify step: the speedup if a speculative step cost no more than a plain one",
+    "draft_verify_cost": "a speculative step costs more than a plain one, here at the full batch",
+    "tail_batches": "batches that shrink towards the end of a generation phase, where steps cost differently",
+    "prefill_and_sync": "prefill and weight sync, which drafting does not shorten, and prefill again after aborts",
+    "trainer_bound": "training time that generation has to wait for, or the other way round",
+    "staleness_stalls": "replicas that stand still or run small batches because the staleness rule admits no new work",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """How to take effects away from a run."""
+
+    full_batch: int
+    """Largest batch that the baseline really reached."""
+    unbounded_staleness: int
+
+    def apply(self, stage: str, parts: Parts) -> Parts:
+        """Return the parts of a stage."""
+        depth = STAGES.index(stage)
+        policy = parts.policy
+        if isinstance(policy, FullyAsyncPolicy):
+            in_flight = policy.in_flight if depth >= 2 else "in_place"
+            policy = FullyAsyncPolicy(max_staleness=self.unbounded_staleness, in_flight=in_flight)
+        elif policy.kind == "synchronous" and depth < 3:
+            policy = policy.model_copy(update={"switch_s": 0.0})
+        table = parts.table
+        if depth < 2:
+            table = without_prefill(table)
+        if depth < 1:
+            table = at_full_batch(table, min(self.full_batch, parts.max_running))
+        return replace(
+            parts,
+            policy=policy,
+            table=table,
+            trainer=parts.trainer if depth >= 3 else TrainerCost(0.0, 0.0),
+            sync_s=parts.sync_s if depth >= 2 else 0.0,
+            chunk_tokens=parts.chunk_tokens if depth >= 2 else 0,
+        )
+
+
+def without_prefill(table: StepTable) -> StepTable:
+    """Return a table whose prefills take no time."""
+    return build_step_table(table.knots, table.step_s, table.prefill_tokens, table.prefill_s * 0.0, 0.0)
+
+
+def at_full_batch(table: StepTable, batch: int) -> StepTable:
+    """Return a table in which every step costs as much as at this batch."""
+    step_s = np.repeat(table.step_s[batch : batch + 1], len(table.step_s), axis=0)
+    return build_step_table(table.knots, step_s, table.prefill_tokens, table.prefill_s, table.attention_s_per_token2)
+
+
+def waterfall(
+    accept_lengths: Sequence[float], speedups: Mapping[str, Sequence[float]], whole: Sequence[float]
+) -> list[Factor]:
+    """Return the factors, geometric means over replications.
+
+    Args:
+        accept_lengths: Of the arm, one per replication.
+        speedups: Stage -> baseline's time over the arm's, one per replication.
+        whole: The end-to-end speedups.
+    """
+    levels = [_mean(accept_lengths), *(_mean(speedups[stage]) for stage in STAGES), _mean(whole)]
+    factors = []
+    previous = 1.0
+    for name, level in zip(MEANING, levels, strict=True):
+        factors.append(Factor(name=name, factor=level / previous, speedup_after=level, meaning=MEANING[name]))
+        previous = level
+    return factors
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, values)) / len(values))

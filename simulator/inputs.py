@@ -1,0 +1,298 @@
+"""Inputs: a scenario with everything it names looked up, and the parts of each run made from it.
+
+Everything that can be wrong with a scenario beyond its own fields shows here, before anything is simulated.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from simulator.acceptance import Acceptance, build_acceptance
+from simulator.config import ArmConfig, Scenario
+from simulator.entropy import Entropy, build_entropy
+from simulator.errors import ScenarioError
+from simulator.latency import Need, TraceLatency
+from simulator.memory import kv_capacity_tokens
+from simulator.parts import Parts, groups_needed
+from simulator.rng import generator, stream_key
+from simulator.roofline import roofline_trace
+from simulator.speculation import dispersed_classes, emitted_pmf
+from simulator.step_law import StepLaw, build_step_law
+from simulator.step_table import StepTable, build_step_table
+from simulator.trainer import TrainerCost, trainer_cost
+from simulator.weight_sync import weight_sync_s
+from simulator.workload import Workload, draw_workload, groups_per_step, trace_workload
+from traces.architecture import Architecture, load_architecture
+from traces.base import canonical_hash
+from traces.errors import TraceError
+from traces.hardware import Gpu, load_gpu
+from traces.latency import LatencyTrace
+from traces.store import find_trace, load_trace
+from traces.workload import WorkloadTrace
+
+T = TypeVar("T")
+
+BASELINE = "baseline"
+_PLAIN = ArmConfig(k=0)
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a scenario's names stand for."""
+
+    scenario: Scenario
+    architecture: Architecture
+    gpu: Gpu
+    latency: TraceLatency
+    entropy: Entropy
+    workload_trace: WorkloadTrace | None
+    trainer: TrainerCost
+    sync_s: float
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def temperature(self) -> float:
+        return self.scenario.workload.temperature
+
+    @property
+    def groups_per_step(self) -> int:
+        """Groups that one RL step trains on."""
+        return groups_per_step(self.scenario.workload, self.workload_trace)
+
+    @property
+    def rl_steps(self) -> range:
+        """RL steps of the run, on the entropy trajectory."""
+        first = self.scenario.run.first_step
+        return range(first, first + self.scenario.run.num_steps)
+
+    def arm(self, name: str) -> ArmConfig:
+        """Return an arm's configuration; the baseline is plain decoding."""
+        return _PLAIN if name == BASELINE else self.scenario.arms[name]
+
+    def acceptance(self, name: str, shift: float = 0.0) -> Acceptance | None:
+        """Return the arm's acceptance source; None for plain decoding."""
+        config = self.arm(name).acceptance
+        if config is None:
+            return None
+        return build_acceptance(config, arm=name, temperature=self.temperature, accept_length_shift=shift)
+
+    def content_hash(self) -> str:
+        """Return the sha256 of the scenario and the traces it uses."""
+        traces = [self.latency.trace.content_hash()]
+        if self.workload_trace is not None:
+            traces.append(self.workload_trace.content_hash())
+        return canonical_hash([self.scenario.model_dump(mode="json"), traces])
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Factors by which one replication's inputs differ from the stated ones."""
+
+    latency: float = 1.0
+    draft_and_verify: float = 1.0
+    trainer: float = 1.0
+    weight_sync: float = 1.0
+
+
+def resolve(scenario: Scenario) -> Inputs:
+    """Look up everything the scenario names.
+
+    Raises:
+        ScenarioError: A name stands for nothing, or the parts do not fit.
+        TraceError: A trace is missing or broken.
+    """
+    architecture = _named("model.name", load_architecture, scenario.model.name)
+    gpu = _named("cluster.gpu", load_gpu, scenario.cluster.gpu)
+    workload_trace = None
+    if scenario.workload.kind == "trace":
+        workload_trace = load_trace(find_trace(scenario.workload.trace, "workload"), WorkloadTrace)
+        if not workload_trace.sequences:
+            raise ScenarioError(f"workload.trace: {workload_trace.name} holds no sequences; give one that does")
+    inputs = Inputs(
+        scenario=scenario,
+        architecture=architecture,
+        gpu=gpu,
+        latency=_latency(scenario, architecture, gpu),
+        entropy=build_entropy(scenario.entropy),
+        workload_trace=workload_trace,
+        trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
+        sync_s=weight_sync_s(scenario.weight_sync, architecture, scenario.model.precision),
+    )
+    for name, arm in scenario.arms.items():
+        acceptance = inputs.acceptance(name)
+        if acceptance is not None:
+            for step in (inputs.rl_steps[0], inputs.rl_steps[-1]):
+                acceptance.cumulative(arm.k, inputs.entropy.at(step))
+    return inputs
+
+
+def make_workload(inputs: Inputs, replication: int) -> Workload:
+    """Return the sequences that all arms of one replication generate, with some to spare for unbounded staleness."""
+    scenario = inputs.scenario
+    per_step = inputs.groups_per_step
+    num_groups = groups_needed(scenario.run.num_steps, per_step, scenario.policy)
+    num_groups = max(num_groups, (scenario.run.num_steps + unbounded_staleness(inputs) + 1) * per_step)
+    if inputs.workload_trace is not None:
+        return trace_workload(inputs.workload_trace, num_groups)
+    assert scenario.workload.kind == "synthetic"
+    return draw_workload(scenario.workload, num_groups, scenario.run.seed, replication, "workload")
+
+
+def unbounded_staleness(inputs: Inputs) -> int:
+    """Return a staleness at which admission never holds a replica back: two full clusters of work ahead."""
+    scenario = inputs.scenario
+    if scenario.policy.kind != "fully_async":
+        return scenario.max_staleness
+    size = scenario.workload.group_size if scenario.workload.kind == "synthetic" else 1
+    places = scenario.cluster.num_replicas * scenario.max_live_per_replica
+    ahead = math.ceil(places / (size * inputs.groups_per_step)) + 2
+    return max(scenario.policy.max_staleness, ahead)
+
+
+def make_noise(inputs: Inputs, replication: int) -> Noise:
+    """Return one replication's errors of the inputs: log-normal, the same for all arms."""
+    config = inputs.scenario.uncertainty
+
+    def factor(name: str, sd: float) -> float:
+        return float(np.exp(sd * _normal(inputs, replication, name)))
+
+    return Noise(
+        latency=factor("latency", config.latency),
+        draft_and_verify=factor("draft_and_verify", config.draft_and_verify),
+        trainer=factor("trainer", config.trainer),
+        weight_sync=factor("weight_sync", config.weight_sync),
+    )
+
+
+def make_parts(inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int) -> Parts:
+    """Return one arm's parts for one replication.
+
+    Raises:
+        ScenarioError: The longest sequence does not fit into a replica's KV cache.
+        TraceCoverageError: The latency trace does not cover the run.
+    """
+    scenario, arm = inputs.scenario, inputs.arm(name)
+    kv_tokens = kv_capacity_tokens(scenario, inputs.architecture, inputs.gpu, arm.k)
+    longest = workload.max_context_tokens
+    if longest > kv_tokens:
+        raise ScenarioError(
+            f"engine: the KV cache of a replica holds {kv_tokens} tokens (arm {name}), but the longest sequence has "
+            f"{longest}; raise cluster.tp_size or engine.gpu_memory_utilization, lower engine.max_running_seqs, or "
+            "shorten the workload"
+        )
+    in_flight = (unbounded_staleness(inputs) + 1) * inputs.groups_per_step * int(workload.group_size.max())
+    max_running = min(scenario.engine.max_running_seqs, in_flight)
+    need = Need(name, arm.k, max_running, longest, kv_tokens)
+    table, warnings = inputs.latency.step_table(need)
+    inputs.warnings.extend(warning for warning in warnings if warning not in inputs.warnings)
+    shift = scenario.uncertainty.accept_length * _normal(
+        inputs, replication, "accept_length", arm.acceptance.model_dump_json() if arm.acceptance else ""
+    )
+    laws = _Laws(inputs, name, shift, workload.max_output_tokens)
+    return Parts(
+        workload=workload,
+        num_steps=scenario.run.num_steps,
+        groups_per_step=inputs.groups_per_step,
+        policy=scenario.policy,
+        num_replicas=scenario.cluster.num_replicas,
+        max_running=max_running,
+        max_live=max(min(scenario.max_live_per_replica, in_flight), max_running),
+        kv_tokens=float(kv_tokens),
+        chunk_tokens=scenario.engine.chunked_prefill_tokens or 0,
+        keep_prefix=scenario.engine.prefix_cache == "kept",
+        table=scaled(table, noise.latency, noise.draft_and_verify if arm.k > 0 else 1.0),
+        num_draft_tokens=arm.k,
+        num_classes=laws.num_classes,
+        law_of=laws.law,
+        trainer=inputs.trainer.scaled(noise.trainer * (1.0 + arm.train_overhead)),
+        sync_s=inputs.sync_s * noise.weight_sync,
+        stream=stream_key(scenario.run.seed, replication, "acceptance"),
+    )
+
+
+def scaled(table: StepTable, everything: float, steps: float) -> StepTable:
+    """Return a table whose decode steps cost `everything` x `steps` and whose prefills cost `everything`."""
+    return build_step_table(
+        table.knots,
+        table.step_s * (everything * steps),
+        table.prefill_tokens,
+        table.prefill_s * everything,
+        table.attention_s_per_token2 * everything,
+    )
+
+
+class _Laws:
+    """Policy version -> step law, made once for each distinct acceptance."""
+
+    def __init__(self, inputs: Inputs, name: str, shift: float, max_tokens: int) -> None:
+        self._inputs, self._arm = inputs, inputs.arm(name)
+        self._acceptance = inputs.acceptance(name, shift)
+        self._max_tokens = max_tokens
+        self._cache: dict[bytes, StepLaw] = {}
+        self.num_classes = len(self._pmf(0))
+
+    def law(self, version: int) -> StepLaw:
+        pmf = self._pmf(version)
+        key = pmf.tobytes()
+        if key not in self._cache:
+            if len(self._cache) > 64:
+                self._cache.clear()
+            self._cache[key] = build_step_law(pmf, self._max_tokens)
+        return self._cache[key]
+
+    def _pmf(self, version: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        if self._acceptance is None or self._arm.k == 0:
+            return np.ones((1, 1))
+        entropy = self._inputs.entropy.at(self._inputs.scenario.run.first_step + version)
+        cumulative = self._acceptance.cumulative(self._arm.k, entropy)
+        _, classes = dispersed_classes(cumulative, self._arm.dispersion)
+        return np.stack([emitted_pmf(row) for row in classes])
+
+
+def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceLatency:
+    config, cluster = scenario.latency, scenario.cluster
+    if config.kind == "trace":
+        trace = load_trace(find_trace(config.trace, "latency"), LatencyTrace)
+        for field_name, said, known in (
+            ("model.name", scenario.model.name, trace.model),
+            ("cluster.gpu", cluster.gpu, trace.gpu),
+            ("model.precision", scenario.model.precision, trace.precision),
+        ):
+            if said.lower() != known.lower() and not config.allow_mismatch:
+                raise ScenarioError(
+                    f"{field_name}: {said} is not {known}, for which latency trace {trace.name} was made; choose a "
+                    "matching trace or set latency.allow_mismatch = true"
+                )
+        allow = config.allow_extrapolation
+    else:
+        most = max(arm.k for arm in scenario.arms.values())
+        trace = roofline_trace(
+            architecture,
+            gpu,
+            tp_size=cluster.tp_size,
+            ep_size=cluster.ep_size,
+            max_draft_tokens=max(most, 1),
+        )
+        allow = True
+    return TraceLatency(
+        trace,
+        tp_size=cluster.tp_size,
+        ep_size=cluster.ep_size,
+        allow_extrapolation=allow,
+        target_overhead_s=scenario.engine.layer_overhead_s * architecture.num_layers,
+        draft_overhead_s=scenario.engine.layer_overhead_s,
+    )
+
+
+def _named(field_name: str, load: Callable[[str], T], name: str) -> T:
+    try:
+        return load(name)
+    except TraceError as error:
+        raise ScenarioError(f"{field_name}: {error}") from None
+
+
+def _normal(inputs: Inputs, replication: int, *name: str) -> float:
+    return float(generator(inputs.scenario.run.seed, replication, "uncertainty", *name).standard_normal())

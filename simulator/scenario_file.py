@@ -1,0 +1,101 @@
+"""Scenarios as files: TOML that people write, bundled ones by name, single fields overridden from the command line.
+
+Does not know what a field means.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from simulator.config import Scenario
+from simulator.errors import ScenarioError
+from traces.complaint import complaint
+
+BUNDLED_FOLDER = Path(__file__).parent / "scenarios"
+DEFAULT_SCENARIO = "bebop-reasoning"
+MAX_FILE_BYTES = 1_000_000
+
+
+def list_scenarios() -> list[tuple[str, str]]:
+    """Return (name, question) of the bundled scenarios, the default first."""
+    names = sorted(path.stem for path in BUNDLED_FOLDER.glob("*.toml"))
+    names.sort(key=lambda name: name != DEFAULT_SCENARIO)
+    return [(name, load_scenario(name).question) for name in names]
+
+
+def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """Return a bundled scenario by name, or one from a TOML file; `overrides` are `path.to.field=value`.
+
+    Raises:
+        ScenarioError: No such scenario, or one that cannot be run; one line.
+    """
+    path = BUNDLED_FOLDER / f"{name_or_path}.toml"
+    if "/" in name_or_path or name_or_path.endswith(".toml") or not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        names = sorted(bundled.stem for bundled in BUNDLED_FOLDER.glob("*.toml"))
+        close = difflib.get_close_matches(name_or_path, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"bundled ones are {', '.join(names)}"
+        raise ScenarioError(f"{name_or_path}: no such scenario or file; {hint}")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ScenarioError(
+            f"{path}: {path.stat().st_size} bytes are above the limit of {MAX_FILE_BYTES}; a scenario is a short text, "
+            "put data into traces"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ScenarioError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    return parse_scenario(text, path.name, overrides)
+
+
+def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scenario:
+    """Return the scenario that a TOML text states; its first comment is the question if it gives none.
+
+    Raises:
+        ScenarioError: One line with `name`, the field, the value, the limit and the next step.
+    """
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ScenarioError(f"{name}: not TOML: {error or 'nested too deep'}; mend that line") from None
+    if "question" not in content:
+        comment = next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
+        if comment:
+            content["question"] = comment
+    for override in overrides:
+        _override(content, override)
+    try:
+        # As JSON, because only there strict validation takes a list where the model has a tuple.
+        return Scenario.model_validate_json(json.dumps(content), strict=True)
+    except TypeError:
+        raise ScenarioError(f"{name}: holds a date or a time; a scenario has none, quote it or remove it") from None
+    except ValidationError as error:
+        raise ScenarioError(f"{name}: {complaint(error, Scenario)}; `bebop schema scenario` lists all fields") from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one `path.to.field=value`; the value is TOML, or text if it is not."""
+    path, equals, raw = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ScenarioError(f"--set {override}: not of the form path.to.field=value, e.g. --set arms.to.k=2")
+    try:
+        value = tomllib.loads(f"value = {raw.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    table = content
+    for depth, key in enumerate(keys[:-1]):
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ScenarioError(
+                f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table; choose one of its own fields"
+            )
+    table[keys[-1]] = value
