@@ -64,7 +64,10 @@ def render(report: RunReport) -> str:
 def _tables(report: RunReport) -> Iterable[tuple[str, Table]]:
     yield "Speedup over plain decoding", _arms(report)
     yield "Where the gain was lost: factors, and the speedup after each", _waterfall(report)
-    yield "Where the time goes: per cent of the rollout side, then of the trainer side", _times(report)
+    yield (
+        "Where the time goes: per cent of the rollout side, then of the trainer side; mean staleness in policy versions",
+        _times(report),
+    )
     if report.measured:
         yield "Measured beside predicted", _measured(report)
     counts = {origin: sum(row.origin is origin for row in report.provenance) for origin in Origin}
@@ -145,7 +148,7 @@ def _times(report: RunReport) -> Table:
             trainer.waiting,
             trainer.other_idle,
         )
-        staleness = " ".join(f"{bin_.versions}:{bin_.fraction:.2f}" for bin_ in arm.staleness[:4])
+        staleness = f"{sum(bin_.versions * bin_.fraction for bin_ in arm.staleness):.2f}"
         table.add_row(
             name,
             *(f"{100 * share:.0f}" for share in shares),
