@@ -216,11 +216,11 @@ def _answer(report: RunReport) -> None:
     sentence = st.container(key="answer")
     arm = _explained_arm(report)
     sentence.markdown(words.answer(report, arm))
-    if report.warnings:
-        st.warning(tables.bullets(report.warnings), icon=":material/warning:")
     with st.container(key="arms"):
         st.table(tables.arms_table(report), border="horizontal")
     st.caption(ARMS_NOTE)
+    if report.warnings:
+        st.warning(tables.bullets(report.warnings), icon=":material/warning:")
     st.markdown("#### From accept length to end-to-end speedup")
     _chart("waterfall", plots.waterfall(report, arm, dark=_dark()))
     if report.arms[arm].waterfall:
