@@ -20,13 +20,20 @@ COMPILED_FILES: Final = ("compiled.py", "kernels.py", "rng.py", "rollout_state.p
 
 
 def kernel(function: F) -> F:
-    """Compile an entry point: called from Python, calls `inlined` functions."""
-    return _cached(function, numba.njit(cache=True, _nrt=False)(function))  # type: ignore[call-overload]
+    """Compile an entry point: called from Python, by several threads at once too; calls `inlined` functions."""
+    options = {"nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
+    return _cached(function, numba.njit(cache=True, **options)(function))  # type: ignore[call-overload]
 
 
 def inlined(function: F) -> F:
     """Compile a piece of a kernel into each kernel that uses it; also callable from Python."""
     return _cached(function, numba.njit(cache=True, forceinline=True, _nrt=False)(function))  # type: ignore[call-overload]
+
+
+def private(function: F) -> F:
+    """Compile like `inlined`, but not for Python: without the wrappers, which are a quarter of the compilation."""
+    options = {"forceinline": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return _cached(function, numba.njit(cache=True, **options)(function))  # type: ignore[call-overload]
 
 
 def compiled(function: F) -> F:

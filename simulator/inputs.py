@@ -5,7 +5,7 @@ Everything that can be wrong with a scenario beyond its own fields shows here, b
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -51,7 +51,6 @@ class Inputs:
     workload_trace: WorkloadTrace | None
     trainer: TrainerCost
     sync_s: float
-    warnings: list[str] = field(default_factory=list)
 
     @property
     def temperature(self) -> float:
@@ -167,8 +166,10 @@ def make_noise(inputs: Inputs, replication: int) -> Noise:
     )
 
 
-def make_parts(inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int) -> Parts:
-    """Return one arm's parts for one replication.
+def make_parts(
+    inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int
+) -> tuple[Parts, tuple[str, ...]]:
+    """Return one arm's parts for one replication, and warnings about inputs used beyond their data.
 
     Raises:
         ScenarioError: The longest sequence does not fit into a replica's KV cache.
@@ -187,12 +188,11 @@ def make_parts(inputs: Inputs, name: str, workload: Workload, noise: Noise, repl
     max_running = min(scenario.engine.max_running_seqs, in_flight)
     need = Need(name, arm.k, max_running, longest, kv_tokens)
     table, warnings = inputs.latency.step_table(need)
-    inputs.warnings.extend(warning for warning in warnings if warning not in inputs.warnings)
     shift = scenario.uncertainty.accept_length * _normal(
         inputs, replication, "accept_length", arm.acceptance.model_dump_json() if arm.acceptance else ""
     )
     laws = _Laws(inputs, name, shift, workload.max_output_tokens)
-    return Parts(
+    parts = Parts(
         workload=workload,
         num_steps=scenario.run.num_steps,
         groups_per_step=inputs.groups_per_step,
@@ -211,6 +211,7 @@ def make_parts(inputs: Inputs, name: str, workload: Workload, noise: Noise, repl
         sync_s=inputs.sync_s * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
     )
+    return parts, warnings
 
 
 def scaled(table: StepTable, everything: float, steps: float) -> StepTable:

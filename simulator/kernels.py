@@ -10,7 +10,7 @@ Does not know trainers, buffers or why it is interrupted.
 
 import numpy as np
 
-from simulator.compiled import inlined, kernel
+from simulator.compiled import kernel, private
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import FREE, JOINING, JUMP, PER_STEP, QUEUED, RUNNING, TOOL, Record, RolloutState
 from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps
@@ -143,7 +143,7 @@ def idle_seconds(state: RolloutState, now_s: float) -> tuple[float, float]:
 # ---------------------------------------------------------------- one event of one replica
 
 
-@inlined
+@private
 def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: bool) -> None:
     """Bring replica r to its next event and let happen what happens there."""
     replica = state.replicas[r]
@@ -174,7 +174,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
     _plan(state, table, r)
 
 
-@inlined
+@private
 def _jump(replica: Record, steps: int, time_s: float) -> None:
     """Move the replica `steps` steps on, to `time_s`."""
     replica.step += steps
@@ -184,7 +184,7 @@ def _jump(replica: Record, steps: int, time_s: float) -> None:
     replica.time_s = time_s
 
 
-@inlined
+@private
 def _make_one_step(state: RolloutState, law: StepLaw, r: int) -> None:
     """The reference: one step in which every running sequence draws its accepted tokens."""
     replica = state.replicas[r]
@@ -205,7 +205,7 @@ def _make_one_step(state: RolloutState, law: StepLaw, r: int) -> None:
             _end_stretch(state, r, slot)
 
 
-@inlined
+@private
 def _emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> tuple[int, int]:
     """Let every running sequence emit; return (tokens emitted, fewest tokens that any sequence has left)."""
     left, keys = state.left[r], state.stretch_key[r]
@@ -224,7 +224,7 @@ def _emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> t
     return emitted, least
 
 
-@inlined
+@private
 def _move_last_to(state: RolloutState, r: int, place: int) -> None:
     """Close the gap that a sequence leaves in the list of running ones (`num_running` already counts without it)."""
     last = state.replicas[r].num_running
@@ -233,7 +233,7 @@ def _move_last_to(state: RolloutState, r: int, place: int) -> None:
     state.stretch_key[r, place] = state.stretch_key[r, last]
 
 
-@inlined
+@private
 def _end_stretch(state: RolloutState, r: int, slot: int) -> None:
     """A sequence has emitted the last token of its turn."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
@@ -268,7 +268,7 @@ def _end_stretch(state: RolloutState, r: int, slot: int) -> None:
         counters.num_ready += 1
 
 
-@inlined
+@private
 def _plan(state: RolloutState, table: StepTable, r: int) -> None:
     """Work out replica r's next event: a finish, a prefill's end, a full KV cache, or a tool's answer."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -305,7 +305,7 @@ def _plan(state: RolloutState, table: StepTable, r: int) -> None:
     _set_next(state, r, replica.time_s + seconds)
 
 
-@inlined
+@private
 def _span(table: StepTable, replica: Record, steps: int, extra_s: float) -> float:
     if steps == 0:
         return 0.0
@@ -313,7 +313,7 @@ def _span(table: StepTable, replica: Record, steps: int, extra_s: float) -> floa
     return seconds + steps * extra_s
 
 
-@inlined
+@private
 def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, most: int) -> int:
     """Return the steps to the first boundary at or after `time_s`."""
     return steps_within(
@@ -327,7 +327,7 @@ def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, 
     )
 
 
-@inlined
+@private
 def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s: float) -> None:
     """Bring replica r to its first step boundary at or after `now_s`, idle ones to `now_s`; admit nothing there."""
     replica = state.replicas[r]
@@ -350,7 +350,7 @@ def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s:
         _jump(replica, steps, replica.time_s + _span(table, replica, steps, extra_s))
 
 
-@inlined
+@private
 def _wake(replica: Record, time_s: float) -> None:
     """End an idle time, and account for it."""
     idle_s = max(time_s - replica.idle_since_s, 0.0)
@@ -365,7 +365,7 @@ def _wake(replica: Record, time_s: float) -> None:
 # ---------------------------------------------------------------- admission and prefill
 
 
-@inlined
+@private
 def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> None:
     """Take sequences, waiting ones first, then at most `quota` fresh ones, while there is room; prefill them."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
@@ -424,7 +424,7 @@ def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: i
     _join(state, law, r)
 
 
-@inlined
+@private
 def _has_room(state: RolloutState, r: int) -> bool:
     """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
@@ -440,7 +440,7 @@ def _has_room(state: RolloutState, r: int) -> bool:
     return replica.num_running == 0 or replica.context_tokens + context <= most_context
 
 
-@inlined
+@private
 def _start(state: RolloutState, r: int, sequence: int) -> int:
     """Give a fresh sequence a slot; return it."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
@@ -466,7 +466,7 @@ def _start(state: RolloutState, r: int, sequence: int) -> int:
     return slot
 
 
-@inlined
+@private
 def _join(state: RolloutState, law: StepLaw, r: int) -> None:
     """The prefill is done: its sequences have emitted one token each and start to decode."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -485,7 +485,7 @@ def _join(state: RolloutState, law: StepLaw, r: int) -> None:
         _begin_stretch(state, law, r, slot)
 
 
-@inlined
+@private
 def _begin_stretch(state: RolloutState, law: StepLaw, r: int, slot: int) -> None:
     """Put a sequence that has `tokens_left` tokens to go among the running ones."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -511,7 +511,7 @@ def _begin_stretch(state: RolloutState, law: StepLaw, r: int, slot: int) -> None
 # ---------------------------------------------------------------- interruptions
 
 
-@inlined
+@private
 def _enqueue(state: RolloutState, r: int, slot: int) -> None:
     """A tool has answered: the next turn waits for a place."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -526,7 +526,7 @@ def _enqueue(state: RolloutState, r: int, slot: int) -> None:
     replica.queue_len += 1
 
 
-@inlined
+@private
 def _requeue_front(state: RolloutState, r: int, slot: int, recomputed: bool) -> None:
     """An interrupted sequence waits, before all others, to be prefilled with everything it had."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -540,7 +540,7 @@ def _requeue_front(state: RolloutState, r: int, slot: int, recomputed: bool) -> 
     replica.queue_len += 1
 
 
-@inlined
+@private
 def _cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
     """Settle a stretch that is interrupted now: what it has emitted, what it still has to; return its slot."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -561,7 +561,7 @@ def _cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
     return slot
 
 
-@inlined
+@private
 def _abort_all(state: RolloutState, law: StepLaw, r: int) -> None:
     """Empty the KV cache: whatever was running, joining, or cached between turns is prefilled again."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -571,15 +571,20 @@ def _abort_all(state: RolloutState, law: StepLaw, r: int) -> None:
         waiting.fresh_tokens = waiting.context_tokens
     for i in range(replica.num_joining - 1, -1, -1):
         _requeue_front(state, r, state.cohort[r, i], False)
-    for i in range(replica.num_running - 1, -1, -1):
+    heap, count = state.running[r], replica.num_running
+    for i in range(count):
         slot = _cut_stretch(state, law, r, i)
-        _requeue_front(state, r, slot, True)
+        heap[i] = -state.slots[r * limits.max_live + slot].order << _SLOT_BITS | slot
+    for i in range(count // 2 - 1, -1, -1):
+        _heap_sift_down(heap, i, count)
+    for i in range(count, 0, -1):  # the latest first, so that the earliest comes to the front
+        _requeue_front(state, r, _heap_pop(heap, i), True)
     replica.aborts += replica.num_running + replica.num_joining
     replica.num_running, replica.num_joining, replica.join_step = 0, 0, -1
     replica.context_tokens, replica.growth = 0.0, 0.0
 
 
-@inlined
+@private
 def _redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> None:
     """Draw anew, from a new law, the steps that running sequences still need."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -598,7 +603,7 @@ def _redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> 
         _heap_sift_down(state.running[r], i, count)
 
 
-@inlined
+@private
 def _preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
     """The KV cache is full: the latest sequence gives way and is prefilled again later (vLLM's recompute)."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -630,7 +635,7 @@ def _preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
 # ---------------------------------------------------------------- heaps and the winner tree
 
 
-@inlined
+@private
 def _set_next(state: RolloutState, r: int, time_s: float) -> None:
     """Set replica r's next event and replay its matches in the winner tree."""
     next_s, tree = state.next_s, state.tree
@@ -642,7 +647,7 @@ def _set_next(state: RolloutState, r: int, time_s: float) -> None:
         node >>= 1
 
 
-@inlined
+@private
 def _heap_sift_up(heap: np.ndarray, i: int) -> None:
     key = heap[i]
     while i > 0:
@@ -654,7 +659,7 @@ def _heap_sift_up(heap: np.ndarray, i: int) -> None:
     heap[i] = key
 
 
-@inlined
+@private
 def _heap_sift_down(heap: np.ndarray, i: int, size: int) -> None:
     key = heap[i]
     child = 2 * i + 1
@@ -669,13 +674,13 @@ def _heap_sift_down(heap: np.ndarray, i: int, size: int) -> None:
     heap[i] = key
 
 
-@inlined
+@private
 def _heap_push(heap: np.ndarray, size: int, key: int) -> None:
     heap[size] = key
     _heap_sift_up(heap, size)
 
 
-@inlined
+@private
 def _heap_pop(heap: np.ndarray, size: int) -> int:
     """Remove the smallest key; return its slot."""
     top = heap[0]
@@ -685,7 +690,7 @@ def _heap_pop(heap: np.ndarray, size: int) -> int:
     return int(top & _SLOT_MASK)
 
 
-@inlined
+@private
 def _return_push(state: RolloutState, r: int, slot: int, time_s: float) -> None:
     times, slots, replica = state.returns_s[r], state.returns_slot[r], state.replicas[r]
     i = replica.num_returns
@@ -699,7 +704,7 @@ def _return_push(state: RolloutState, r: int, slot: int, time_s: float) -> None:
     times[i], slots[i] = time_s, slot
 
 
-@inlined
+@private
 def _return_pop(state: RolloutState, r: int) -> int:
     times, slots, replica = state.returns_s[r], state.returns_slot[r], state.replicas[r]
     top = slots[0]

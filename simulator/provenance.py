@@ -27,7 +27,7 @@ def input_origins(inputs: Inputs) -> Evidence:
         if not any(leaf == path or leaf.startswith(f"{path}.") for leaf in [*leaves, *elsewhere]):
             raise ScenarioError(f"origins: {path!r} is no field that this scenario sets; remove it or correct the path")
     rows = [_row(scenario, path, value) for path, value in leaves.items()]
-    warnings = list(inputs.warnings)
+    warnings: list[str] = []
     sources = [inputs.latency.evidence(), inputs.entropy.evidence(inputs.rl_steps)]
     for name, arm in scenario.arms.items():
         acceptance = inputs.acceptance(name)

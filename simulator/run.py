@@ -1,8 +1,12 @@
 """Run: a scenario in, a report out. Same scenario, same seed: the same bytes."""
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import Empty, Queue
 
 import numpy as np
 from scipy.special import stdtrit
@@ -12,7 +16,6 @@ from simulator.explain import STAGES, Counterfactual, waterfall
 from simulator.inputs import (
     BASELINE,
     Inputs,
-    Noise,
     make_noise,
     make_parts,
     make_workload,
@@ -20,10 +23,8 @@ from simulator.inputs import (
     unbounded_staleness,
 )
 from simulator.metrics import Outcome, measure
-from simulator.parts import Parts
 from simulator.policies import run_cluster
 from simulator.provenance import input_origins
-from simulator.workload import Workload
 from traces.report import (
     ArmReport,
     Interval,
@@ -44,55 +45,96 @@ COVERAGE = 0.9
 MODEL_ERROR = "one replication gives no interval; raise run.replications"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Replication:
+    """What all arms did with one draw of workload and input errors."""
+
+    outcomes: dict[str, Outcome]
+    stages: dict[str, dict[str, float]]
+    """Arm -> counterfactual -> seconds per step."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Results:
     """Outcomes of all replications, by arm."""
 
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
-    stages: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Arm -> stage -> seconds per step."""
+    outcomes: dict[str, list[Outcome]]
+    stages: dict[str, dict[str, list[float]]]
+    warnings: tuple[str, ...]
 
 
 def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> RunReport:
     """Predict what the scenario asks.
 
+    Replications run in threads, as many as there are cores (the kernels do not hold the interpreter's lock); the
+    answer does not depend on how many.
+
     Args:
         scenario: The question.
-        progress: Called with the share of the work that is done, 0..1.
+        progress: Called with the share of the work that is done, 0..1, always from the calling thread.
 
     Raises:
         ScenarioError: The scenario cannot be run as written; one line.
         TraceError: A trace it names is missing or broken.
     """
     inputs = resolve(scenario)
-    names = [BASELINE, *scenario.arms]
-    results = _Results({name: [] for name in names}, {name: {stage: [] for stage in STAGES} for name in names})
-    total = scenario.run.replications * len(names) * (1 + len(STAGES))
-    done = 0
-    for replication in range(scenario.run.replications):
-        workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
-        full_batch = 0
-        for name in names:
-            parts = make_parts(inputs, name, workload, noise, replication)
-            outcome = measure(run_cluster(parts), parts, scenario.warmup_steps)
-            results.outcomes[name].append(outcome)
-            full_batch = full_batch or outcome.max_batch
-            counterfactual = Counterfactual(full_batch, unbounded_staleness(inputs))
-            for stage in STAGES:
-                staged = counterfactual.apply(stage, parts)
-                results.stages[name][stage].append(measure(run_cluster(staged), staged, scenario.warmup_steps).step_s)
-            done += 1 + len(STAGES)
+    total = scenario.run.replications * (1 + len(scenario.arms))
+    ticks: Queue[None] = Queue()
+    executor = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    try:
+        futures = [executor.submit(_replicate, inputs, i, ticks) for i in range(scenario.run.replications)]
+        for done in range(1, total + 1):
+            if not _wait_for_tick(ticks, futures):
+                break
             if progress is not None:
                 progress(done / total)
-    return _report(inputs, results)
+        replications = [future.result() for future in futures]
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return _report(inputs, _gather(inputs, replications))
 
 
-def simulate_arm(
-    inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int
-) -> tuple[Parts, Outcome]:
-    """Run one arm once, without counterfactuals."""
-    parts = make_parts(inputs, name, workload, noise, replication)
-    return parts, measure(run_cluster(parts), parts, inputs.scenario.warmup_steps)
+def _wait_for_tick(ticks: Queue[None], futures: Sequence[Future[_Replication]]) -> bool:
+    """Return True when one more arm is done, False when nothing more will come because a replication failed."""
+    while True:
+        try:
+            ticks.get(timeout=0.1)
+            return True
+        except Empty:
+            if any(future.done() and future.exception() is not None for future in futures):
+                return False
+
+
+def _replicate(inputs: Inputs, replication: int, ticks: Queue[None]) -> _Replication:
+    """Run every arm, and its counterfactuals, once."""
+    scenario = inputs.scenario
+    workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
+    result = _Replication({}, {}, ())
+    warnings: list[str] = []
+    for name in (BASELINE, *scenario.arms):
+        parts, said = make_parts(inputs, name, workload, noise, replication)
+        warnings.extend(said)
+        result.outcomes[name] = measure(run_cluster(parts), parts, scenario.warmup_steps)
+        counterfactual = Counterfactual(result.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
+        result.stages[name] = {}
+        for stage in STAGES:
+            staged = counterfactual.apply(stage, parts)
+            result.stages[name][stage] = measure(run_cluster(staged), staged, scenario.warmup_steps).step_s
+        ticks.put(None)
+    return replace(result, warnings=tuple(warnings))
+
+
+def _gather(inputs: Inputs, done: Sequence[_Replication]) -> _Results:
+    names = (BASELINE, *inputs.scenario.arms)
+    warnings: dict[str, str] = {}
+    for warning in itertools.chain.from_iterable(replication.warnings for replication in done):
+        warnings.setdefault("".join(filter(str.isalpha, warning)), warning)  # the same fact with other numbers
+    return _Results(
+        {name: [replication.outcomes[name] for replication in done] for name in names},
+        {name: {stage: [r.stages[name][stage] for r in done] for stage in STAGES} for name in names},
+        tuple(warnings.values()),
+    )
 
 
 def _report(inputs: Inputs, results: _Results) -> RunReport:
@@ -118,7 +160,7 @@ def _report(inputs: Inputs, results: _Results) -> RunReport:
         arms=arms,
         measured=tuple(_compare(row, results) for row in scenario.measured),
         provenance=evidence.origins,
-        warnings=evidence.warnings + tuple(_run_warnings(inputs, results)),
+        warnings=results.warnings + evidence.warnings + tuple(_run_warnings(inputs, results)),
     )
 
 

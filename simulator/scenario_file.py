@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from simulator.config import Scenario
 from simulator.errors import ScenarioError
+from traces.base import Origin
 from traces.complaint import complaint
 
 BUNDLED_FOLDER = Path(__file__).parent / "scenarios"
@@ -84,8 +85,8 @@ def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scena
 def _override(content: dict[str, Any], override: str) -> None:
     """Set one `path.to.field=value`; the value is TOML, or text if it is not."""
     path, equals, raw = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
+    keys = _keys(path)
+    if not equals or not keys:
         raise ScenarioError(f"--set {override}: not of the form path.to.field=value, e.g. --set arms.to.k=2")
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
@@ -99,3 +100,28 @@ def _override(content: dict[str, Any], override: str) -> None:
                 f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table; choose one of its own fields"
             )
     table[keys[-1]] = value
+    _forget_origin(content, ".".join(keys))
+
+
+def _keys(path: str) -> list[str]:
+    """Return the keys of a dotted path, quoted ones (`arms."a.b".k`) as TOML has them; empty if it is none."""
+    try:
+        table: Any = tomllib.loads(f"{path.strip()} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    keys = []
+    while isinstance(table, dict):
+        ((key, table),) = table.items()
+        keys.append(key)
+    return keys
+
+
+def _forget_origin(content: dict[str, Any], path: str) -> None:
+    """The value that an origin spoke of is gone: the field is assumed from now on, by whoever set it."""
+    origins = content.get("origins")
+    if not isinstance(origins, dict):
+        return
+    for known in [known for known in origins if known.startswith(f"{path}.")]:
+        del origins[known]
+    if any(path == known or path.startswith(f"{known}.") for known in origins):
+        origins[path] = {"origin": Origin.ASSUMED.value, "source": "set on the command line"}

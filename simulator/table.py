@@ -65,7 +65,7 @@ def _tables(report: RunReport) -> Iterable[tuple[str, Table]]:
     yield "Speedup over plain decoding", _arms(report)
     yield "Where the gain was lost: factors, and the speedup after each", _waterfall(report)
     yield (
-        "Where the time goes: per cent of the rollout side, then of the trainer side; mean staleness in policy versions",
+        "Where the time goes: per cent of the rollout side, then of the trainer side; mean staleness in versions",
         _times(report),
     )
     if report.measured:
