@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 BASELINE = "baseline"
 _PLAIN = ArmConfig(k=0)
+_MAX_LAWS = 256
+"""Step laws kept per run, about 0.1 MB each: enough for the counterfactuals of a run to share them."""
 
 
 @dataclass(slots=True)
@@ -239,7 +241,7 @@ class _Laws:
         pmf = self._pmf(version)
         key = pmf.tobytes()
         if key not in self._cache:
-            if len(self._cache) > 64:
+            if len(self._cache) >= _MAX_LAWS:
                 self._cache.clear()
             self._cache[key] = build_step_law(pmf, self._max_tokens)
         return self._cache[key]

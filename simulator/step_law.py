@@ -78,11 +78,7 @@ def build_step_law(pmf: F64, max_tokens: int) -> StepLaw:
             guide[c, level] = np.searchsorted(cdf, np.arange(_GUIDE) / _GUIDE, side="right")
             tables.append(cdf)
             position += len(cdf)
-        _fill_last_steps(pmf[c], last_cdf[c])
-        for tokens in range(1, LAST_TOKENS + 1):
-            last_guide[c, tokens] = np.searchsorted(
-                last_cdf[c, tokens], np.arange(_LAST_GUIDE) / _LAST_GUIDE, side="right"
-            )
+        _fill_last_steps(pmf[c], last_cdf[c], last_guide[c])
     emitted = np.arange(1, width + 1)
     mean = pmf @ emitted
     variance = pmf @ emitted**2 - mean**2
@@ -107,8 +103,8 @@ def _cut_tails(density: F64, first: int) -> tuple[F64, int]:
 
 
 @compiled
-def _fill_last_steps(pmf: F64, cdf: F64) -> None:
-    """Fill cdf[r, n] = P(S <= n | r tokens left) by conditioning on the first step."""
+def _fill_last_steps(pmf: F64, cdf: F64, guide: I64) -> None:
+    """Fill cdf[r, n] = P(S <= n | r tokens left) by conditioning on the first step, and its guide."""
     cdf[0, :] = 1.0
     for r in range(1, cdf.shape[0]):
         for n in range(1, cdf.shape[1]):
@@ -118,6 +114,11 @@ def _fill_last_steps(pmf: F64, cdf: F64) -> None:
             cdf[r, n] = total
         for n in range(r, cdf.shape[1]):
             cdf[r, n] = 1.0  # every step emits a token
+        n = 0
+        for i in range(guide.shape[1]):
+            while cdf[r, n] <= i / guide.shape[1]:
+                n += 1
+            guide[r, i] = n
 
 
 @inlined
