@@ -58,7 +58,7 @@ def _leaves(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             continue
         if isinstance(value, dict):
             yield from _leaves(value, here)
-        elif key != "kind":
+        else:
             yield here, value
 
 

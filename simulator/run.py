@@ -300,18 +300,25 @@ def _run_warnings(inputs: Inputs, results: _Results) -> list[str]:
         warnings.append(
             "uncertainty: none stated, so intervals show only how much runs differ, not how wrong the inputs may be"
         )
-    for name, outcomes in results.outcomes.items():
-        late = _mean([outcome.staleness[scenario.max_staleness + 1 :].sum() for outcome in outcomes])
-        if late > 0.001:
-            warnings.append(
-                f"{name}: {100 * late:.1f} % of groups were trained on at a staleness above {scenario.max_staleness}: "
-                "admission bounds what starts, stragglers finish later"
-            )
-        preempted = _mean([float(outcome.preemptions) for outcome in outcomes])
-        if preempted > 0:
-            warnings.append(
-                f"{name}: the KV cache overflowed; {preempted:.0f} preemptions per run, each prefilled again"
-            )
+    late = {
+        name: _mean(outcome.staleness[scenario.max_staleness + 1 :].sum() for outcome in outcomes)
+        for name, outcomes in results.outcomes.items()
+    }
+    if max(late.values()) > 0.001:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in late.items())
+        warnings.append(
+            f"policy: groups trained on at a staleness above {scenario.max_staleness}: {shares}; admission "
+            "bounds what starts, stragglers finish later"
+        )
+    preempted = {
+        name: _mean(float(outcome.preemptions) for outcome in outcomes) for name, outcomes in results.outcomes.items()
+    }
+    if max(preempted.values()) > 0:
+        counts = ", ".join(f"{name} {count:.0f}" for name, count in preempted.items())
+        warnings.append(
+            f"engine: the KV cache overflows; preemptions per run, each prefilled again: {counts}; lower "
+            "engine.max_running_seqs or add GPUs"
+        )
     return warnings
 
 
