@@ -1,7 +1,9 @@
 """`bebop simulate` and `bebop scenarios`: parse, call one function, print."""
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from simulator.scenario_file import BUNDLED_FOLDER, DEFAULT_SCENARIO, list_scenarios, load_scenario
+from simulator.scenario_file import DEFAULT_SCENARIO, list_scenarios, load_scenario, parse_scenario, read_scenario
 from traces.console import ExitCode, Parser
 
 
@@ -30,6 +32,8 @@ def _simulate(argv: list[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, help="also write the report's JSON to a file")
     arguments = parser.parse_args(argv)
     scenario = load_scenario(arguments.scenario, _overrides(arguments))
+    if arguments.out is not None:
+        _check_writable(arguments.out)
 
     from simulator.run import simulate  # compiled kernels: slow to import, and not needed for a mistake above
 
@@ -54,8 +58,8 @@ def _scenarios(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     arguments = parser.parse_args(argv)
     if arguments.name is not None:
-        scenario = load_scenario(arguments.name)
-        text = (BUNDLED_FOLDER / f"{scenario.name}.toml").read_text(encoding="utf-8")
+        text, path = read_scenario(arguments.name)
+        scenario = parse_scenario(text, path.name)
         print(scenario.model_dump_json() if arguments.json else text, end="\n" if arguments.json else "")
         return ExitCode.OK
     listed = list_scenarios()
@@ -66,6 +70,17 @@ def _scenarios(argv: list[str]) -> int:
     for name, question in listed:
         print(f"{name:{width}}  {question}")
     return ExitCode.OK
+
+
+def _check_writable(path: Path) -> None:
+    """Raise now what writing the file would raise after the work."""
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:

@@ -5,7 +5,15 @@ Does not read files (`scenario_file`) and does not know what any field does to t
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from traces.acceptance import VerifyRule
 from traces.base import Origin, Strict
@@ -114,24 +122,27 @@ class ConstantLength(Strict):
     """Always the same."""
 
     kind: Literal["constant"] = "constant"
-    value: NonNegativeFloat
+    value: Annotated[float, Field(ge=0, le=MAX_TOKENS)]
 
 
 class LognormalLength(Strict):
     """Log-normal, cut to [minimum, maximum]."""
 
     kind: Literal["lognormal"] = "lognormal"
-    mean: PositiveFloat
+    mean: Annotated[float, Field(gt=0, le=MAX_TOKENS)]
     """Mean before the cut."""
     sigma: Annotated[float, Field(ge=0, le=5)]
     """Standard deviation of the logarithm."""
     minimum: NonNegativeFloat = 1.0
-    maximum: PositiveFloat
+    maximum: Annotated[float, Field(gt=0, le=MAX_TOKENS)]
 
     @model_validator(mode="after")
     def _range_holds_mean(self) -> Self:
         if not self.minimum <= self.mean <= self.maximum:
-            raise ValueError(f"mean: {self.mean:g} must lie between minimum {self.minimum:g} and {self.maximum:g}")
+            raise ValueError(
+                f"mean: {self.mean:g} must lie between minimum {self.minimum:g} and maximum {self.maximum:g}; "
+                "change one of them"
+            )
         return self
 
 
@@ -375,6 +386,8 @@ class MeasuredConfig(Strict):
     def _states_something(self) -> Self:
         if self.speedup is None and self.with_spec is None:
             raise ValueError("speedup and with_spec: both missing; a measured row states at least one")
+        if self.quantity == "accept_length" and (self.with_spec is None or self.speedup or self.baseline):
+            raise ValueError("quantity: accept_length is of the arm alone; state with_spec, no baseline, no speedup")
         return self
 
 
@@ -409,6 +422,14 @@ class Scenario(Strict):
     origins: dict[str, OriginConfig] = Field(default_factory=dict)
     """Dotted field path -> where its value comes from; a field without an entry counts as assumed."""
 
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _paths_are_quoted(cls, origins: object) -> object:
+        for path, entry in origins.items() if isinstance(origins, dict) else ():
+            if isinstance(entry, dict) and any(isinstance(value, dict) for value in entry.values()):
+                raise ValueError(f'{path} is a table of tables; quote the whole path, as in "{path}.field" = {{ .. }}')
+        return origins
+
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         for name, arm in self.arms.items():
@@ -431,7 +452,7 @@ class Scenario(Strict):
             if per_step > MAX_SEQUENCES_PER_STEP:
                 raise ValueError(
                     f"workload.prompts_per_step: {workload.prompts_per_step} x group_size {workload.group_size} = "
-                    f"{per_step} sequences per step, above the limit {MAX_SEQUENCES_PER_STEP}"
+                    f"{per_step} sequences per step, above the limit {MAX_SEQUENCES_PER_STEP}; lower one of them"
                 )
             if per_step * self.run.num_steps > MAX_SEQUENCES_PER_RUN:
                 raise ValueError(

@@ -26,13 +26,14 @@ from simulator.trainer import TrainerCost, trainer_cost
 from simulator.weight_sync import weight_sync_s
 from simulator.workload import Workload, draw_workload, groups_per_step, trace_workload
 from traces.architecture import Architecture, load_architecture
-from traces.base import canonical_hash
+from traces.base import Trace, canonical_hash
 from traces.errors import TraceError
 from traces.hardware import Gpu, load_gpu
 from traces.latency import LatencyTrace
 from traces.store import find_trace, load_trace
 from traces.workload import WorkloadTrace
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 BASELINE = "baseline"
@@ -78,14 +79,23 @@ class Inputs:
         config = self.arm(name).acceptance
         if config is None:
             return None
-        return build_acceptance(config, arm=name, temperature=self.temperature, accept_length_shift=shift)
+        try:
+            return build_acceptance(config, arm=name, temperature=self.temperature, accept_length_shift=shift)
+        except TraceError as error:
+            raise ScenarioError(f"arms.{name}.acceptance.trace: {error}") from None
 
     def content_hash(self) -> str:
         """Return the sha256 of the scenario and the traces it uses."""
-        traces = [self.latency.trace.content_hash()]
+        scenario = self.scenario
+        traces: list[Trace] = [self.latency.trace]
         if self.workload_trace is not None:
-            traces.append(self.workload_trace.content_hash())
-        return canonical_hash([self.scenario.model_dump(mode="json"), traces])
+            traces.append(self.workload_trace)
+        if scenario.entropy is not None and scenario.entropy.kind == "trace":
+            traces.append(load_trace(find_trace(scenario.entropy.trace, "workload")))
+        for _, arm in sorted(scenario.arms.items()):
+            if arm.acceptance is not None and arm.acceptance.kind != "fixed":
+                traces.append(load_trace(find_trace(arm.acceptance.trace, "acceptance")))
+        return canonical_hash([scenario.model_dump(mode="json"), [trace.content_hash() for trace in traces]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ def resolve(scenario: Scenario) -> Inputs:
     gpu = _named("cluster.gpu", load_gpu, scenario.cluster.gpu)
     workload_trace = None
     if scenario.workload.kind == "trace":
-        workload_trace = load_trace(find_trace(scenario.workload.trace, "workload"), WorkloadTrace)
+        workload_trace = _named("workload.trace", _load_workload, scenario.workload.trace)
         if not workload_trace.sequences:
             raise ScenarioError(f"workload.trace: {workload_trace.name} holds no sequences; give one that does")
     inputs = Inputs(
@@ -117,7 +127,7 @@ def resolve(scenario: Scenario) -> Inputs:
         architecture=architecture,
         gpu=gpu,
         latency=_latency(scenario, architecture, gpu),
-        entropy=build_entropy(scenario.entropy),
+        entropy=_named("entropy.trace", build_entropy, scenario.entropy),
         workload_trace=workload_trace,
         trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
         sync_s=weight_sync_s(scenario.weight_sync, architecture, scenario.model.precision),
@@ -181,10 +191,12 @@ def make_parts(
     kv_tokens = kv_capacity_tokens(scenario, inputs.architecture, inputs.gpu, arm.k)
     longest = workload.max_context_tokens
     if longest > kv_tokens:
+        stated = scenario.engine.kv_cache_tokens is not None
         raise ScenarioError(
-            f"engine: the KV cache of a replica holds {kv_tokens} tokens (arm {name}), but the longest sequence has "
-            f"{longest}; raise cluster.tp_size or engine.gpu_memory_utilization, lower engine.max_running_seqs, or "
-            "shorten the workload"
+            f"{'engine.kv_cache_tokens' if stated else 'engine.max_running_seqs'}: the KV cache of a replica holds "
+            f"{kv_tokens} tokens (arm {name}), but the longest sequence has {longest}; "
+            + ("raise it" if stated else "lower it, raise cluster.tp_size or engine.gpu_memory_utilization,")
+            + " or shorten the workload"
         )
     in_flight = (unbounded_staleness(inputs) + 1) * inputs.groups_per_step * int(workload.group_size.max())
     max_running = min(scenario.engine.max_running_seqs, in_flight)
@@ -235,7 +247,9 @@ class _Laws:
         self._acceptance = inputs.acceptance(name, shift)
         self._max_tokens = max_tokens
         self._cache: dict[bytes, StepLaw] = {}
-        self.num_classes = len(self._pmf(0))
+        arm = self._arm
+        # Rates that are all 0 or 1 have one class only; the kernels need as many at every version.
+        self.num_classes = len(dispersed_classes(np.full(arm.k, 0.5), arm.dispersion)[0])
 
     def law(self, version: int) -> StepLaw:
         pmf = self._pmf(version)
@@ -248,17 +262,18 @@ class _Laws:
 
     def _pmf(self, version: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         if self._acceptance is None or self._arm.k == 0:
-            return np.ones((1, 1))
+            return np.ones((self.num_classes, 1))
         entropy = self._inputs.entropy.at(self._inputs.scenario.run.first_step + version)
         cumulative = self._acceptance.cumulative(self._arm.k, entropy)
         _, classes = dispersed_classes(cumulative, self._arm.dispersion)
-        return np.stack([emitted_pmf(row) for row in classes])
+        pmf = np.stack([emitted_pmf(row) for row in classes])
+        return pmf.repeat(self.num_classes // len(pmf), axis=0)
 
 
 def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceLatency:
     config, cluster = scenario.latency, scenario.cluster
     if config.kind == "trace":
-        trace = load_trace(find_trace(config.trace, "latency"), LatencyTrace)
+        trace = _named("latency.trace", _load_latency, config.trace)
         for field_name, said, known in (
             ("model.name", scenario.model.name, trace.model),
             ("cluster.gpu", cluster.gpu, trace.gpu),
@@ -290,7 +305,15 @@ def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceL
     )
 
 
-def _named(field_name: str, load: Callable[[str], T], name: str) -> T:
+def _load_latency(name: str) -> LatencyTrace:
+    return load_trace(find_trace(name, "latency"), LatencyTrace)
+
+
+def _load_workload(name: str) -> WorkloadTrace:
+    return load_trace(find_trace(name, "workload"), WorkloadTrace)
+
+
+def _named(field_name: str, load: Callable[[A], T], name: A) -> T:
     try:
         return load(name)
     except TraceError as error:

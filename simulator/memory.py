@@ -31,6 +31,8 @@ def kv_capacity_tokens(scenario: Scenario, architecture: Architecture, gpu: Gpu,
         raise ScenarioError(
             f"engine.max_running_seqs: {engine.max_running_seqs} sequences of {scenario.model.name} need "
             f"{weights / 1e9:.0f} GB of weights and {states / 1e9:.0f} GB of states, but {cluster.tp_size} x "
-            f"{cluster.gpu} give {memory / 1e9:.0f} GB; raise cluster.tp_size or lower engine.max_running_seqs"
+            f"{cluster.gpu} at engine.gpu_memory_utilization {engine.gpu_memory_utilization:g} give "
+            f"{memory / 1e9:.0f} GB; raise cluster.tp_size or engine.gpu_memory_utilization, or lower "
+            "engine.max_running_seqs"
         )
     return int(left / per_token)

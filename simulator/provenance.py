@@ -1,9 +1,10 @@
 """Provenance: every input of the prediction, its value, and where it comes from."""
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from simulator.config import Scenario
+from simulator.config import OriginConfig, Scenario
 from simulator.errors import ScenarioError
 from simulator.evidence import Evidence
 from simulator.inputs import Inputs
@@ -15,18 +16,10 @@ _FROM_EVIDENCE = ("latency", "entropy")
 
 
 def input_origins(inputs: Inputs) -> Evidence:
-    """Return the origin of every field, law and trace, and the warnings that come with them.
-
-    Raises:
-        ScenarioError: `origins` names a field that the scenario does not have.
-    """
+    """Return the origin of every field, law and trace, and the warnings that come with them."""
     scenario = inputs.scenario
-    leaves = dict(_leaves(scenario.model_dump(mode="json", exclude_none=True)))
-    elsewhere = [*_FROM_EVIDENCE, *(f"arms.{name}.acceptance" for name in scenario.arms)]
-    for path in scenario.origins:
-        if not any(leaf == path or leaf.startswith(f"{path}.") for leaf in [*leaves, *elsewhere]):
-            raise ScenarioError(f"origins: {path!r} is no field that this scenario sets; remove it or correct the path")
-    rows = [_row(scenario, path, value) for path, value in leaves.items()]
+    check_origins(scenario)
+    rows = [_row(scenario, path, value) for path, value in _leaves(_content(scenario)) if not _has_evidence(path)]
     warnings: list[str] = []
     sources = [inputs.latency.evidence(), inputs.entropy.evidence(inputs.rl_steps)]
     for name, arm in scenario.arms.items():
@@ -48,31 +41,58 @@ def input_origins(inputs: Inputs) -> Evidence:
     return Evidence(tuple(rows), tuple(dict.fromkeys(warnings)))
 
 
+def check_origins(scenario: Scenario) -> None:
+    """Raise ScenarioError if `origins` names a field that the scenario does not have."""
+    leaves = [path for path, _ in _leaves(_content(scenario))]
+    for path in scenario.origins:
+        if not any(_is_within(leaf, path) for leaf in leaves):
+            close = difflib.get_close_matches(path, leaves, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "remove it or correct the path"
+            raise ScenarioError(f"origins: {path!r} is no field that this scenario sets; {hint}")
+
+
+def _content(scenario: Scenario) -> dict[str, Any]:
+    """Return the fields that are inputs, those included that evidence speaks of."""
+    return scenario.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INPUTS))
+
+
 def _leaves(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted path, value) of every field that a person set or that has a default."""
     for key, value in content.items():
         here = f"{path}.{key}" if path else key
-        if not path and (key in _NOT_INPUTS or key in _FROM_EVIDENCE):
-            continue
-        if path.startswith("arms.") and key == "acceptance":
-            continue
         if isinstance(value, dict):
             yield from _leaves(value, here)
         else:
             yield here, value
 
 
+def _has_evidence(path: str) -> bool:
+    """Return whether a source of its own, not the scenario, says where the field comes from."""
+    keys = path.split(".")
+    return keys[0] in _FROM_EVIDENCE or (keys[0] == "arms" and keys[2] == "acceptance")
+
+
+def _is_within(path: str, part: str) -> bool:
+    return path == part or path.startswith(f"{part}.")
+
+
 def _stated(scenario: Scenario, row: InputOrigin) -> InputOrigin:
     """Return the row with the scenario's own word for it, where the source itself has none."""
-    entry = scenario.origins.get(row.name)
+    entry = _entry(scenario, row.name)
     if entry is None or row.origin is not Origin.ASSUMED:
         return row
     return InputOrigin(name=row.name, value=row.value, origin=entry.origin, source=entry.source)
 
 
 def _row(scenario: Scenario, path: str, value: Any) -> InputOrigin:
-    said = [known for known in scenario.origins if path == known or path.startswith(f"{known}.")]
-    if said:
-        entry = scenario.origins[max(said, key=len)]
+    entry = _entry(scenario, path)
+    if entry is not None:
         return InputOrigin(name=path, value=str(value), origin=entry.origin, source=entry.source)
     return InputOrigin(name=path, value=str(value), origin=Origin.ASSUMED, source="the scenario gives no source")
+
+
+def _entry(scenario: Scenario, path: str) -> OriginConfig | None:
+    """Return the closest entry of `origins` that speaks of this field, or of a field inside it."""
+    around = [known for known in scenario.origins if _is_within(path, known)]
+    inside = [known for known in scenario.origins if _is_within(known, path)]
+    return scenario.origins[max(around, key=len)] if around else scenario.origins[inside[0]] if inside else None

@@ -23,8 +23,9 @@ from simulator.inputs import (
     unbounded_staleness,
 )
 from simulator.metrics import Outcome, measure
+from simulator.parts import Parts
 from simulator.policies import run_cluster
-from simulator.provenance import input_origins
+from simulator.provenance import check_origins, input_origins
 from traces.report import (
     ArmReport,
     Interval,
@@ -78,6 +79,7 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
         ScenarioError: The scenario cannot be run as written; one line.
         TraceError: A trace it names is missing or broken.
     """
+    check_origins(scenario)
     inputs = resolve(scenario)
     total = scenario.run.replications * (1 + len(scenario.arms))
     ticks: Queue[None] = Queue()
@@ -112,9 +114,11 @@ def _replicate(inputs: Inputs, replication: int, ticks: Queue[None]) -> _Replica
     workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
     result = _Replication({}, {}, ())
     warnings: list[str] = []
-    for name in (BASELINE, *scenario.arms):
-        parts, said = make_parts(inputs, name, workload, noise, replication)
+    parts_of: dict[str, Parts] = {}
+    for name in (BASELINE, *scenario.arms):  # all of them first: what one arm lacks is said before another is run
+        parts_of[name], said = make_parts(inputs, name, workload, noise, replication)
         warnings.extend(said)
+    for name, parts in parts_of.items():
         result.outcomes[name] = measure(run_cluster(parts), parts, scenario.warmup_steps)
         counterfactual = Counterfactual(result.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
         result.stages[name] = {}

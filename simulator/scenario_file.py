@@ -3,10 +3,11 @@
 Does not know what a field means.
 """
 
+import datetime
 import difflib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     Raises:
         ScenarioError: No such scenario, or one that cannot be run; one line.
     """
+    text, path = read_scenario(name_or_path)
+    return parse_scenario(text, path.name, overrides)
+
+
+def read_scenario(name_or_path: str) -> tuple[str, Path]:
+    """Return the text of a bundled scenario or of a TOML file, and where it lies.
+
+    Raises:
+        ScenarioError: No such scenario, or no text; one line.
+    """
     path = BUNDLED_FOLDER / f"{name_or_path}.toml"
     if "/" in name_or_path or name_or_path.endswith(".toml") or not path.is_file():
         path = Path(name_or_path)
@@ -49,12 +60,11 @@ def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
             "put data into traces"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8"), path
     except UnicodeDecodeError as error:
         raise ScenarioError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
-    return parse_scenario(text, path.name, overrides)
 
 
 def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scenario:
@@ -73,13 +83,28 @@ def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scena
             content["question"] = comment
     for override in overrides:
         _override(content, override)
+    for path, value in _leaves(content):
+        if isinstance(value, datetime.date | datetime.time):
+            raise ScenarioError(f"{name}: {path}: {value} is a date or a time; no field is one, quote it or remove it")
     try:
         # As JSON, because only there strict validation takes a list where the model has a tuple.
         return Scenario.model_validate_json(json.dumps(content), strict=True)
-    except TypeError:
-        raise ScenarioError(f"{name}: holds a date or a time; a scenario has none, quote it or remove it") from None
     except ValidationError as error:
-        raise ScenarioError(f"{name}: {complaint(error, Scenario)}; `bebop schema scenario` lists all fields") from None
+        text = complaint(error, Scenario)
+        next_step = "" if "; " in text else "; `bebop schema scenario` lists all fields"
+        raise ScenarioError(f"{name}: {text}{next_step}") from None
+
+
+def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of everything that is neither a table nor a list."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _leaves(value, f"{path}[{index}]")
+    else:
+        yield path, content
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -89,9 +114,10 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not keys:
         raise ScenarioError(f"--set {override}: not of the form path.to.field=value, e.g. --set arms.to.k=2")
     try:
-        value = tomllib.loads(f"value = {raw.strip()}")["value"]
+        parsed = tomllib.loads(f"value = {raw.strip()}")
     except tomllib.TOMLDecodeError:
-        value = raw.strip()
+        parsed = {}
+    value = parsed["value"] if len(parsed) == 1 else raw.strip()  # a second line is no value
     table = content
     for depth, key in enumerate(keys[:-1]):
         table = table.setdefault(key, {})
