@@ -13,7 +13,7 @@ def one_step_off(run: Run) -> Process:
     run.side.submit(parts.groups_per_step, begin_s)
     yield run.batch_ready()
     generation_s = run.now_s
-    wait_s = generation_s
+    first_wait_s = generation_s
     for step in range(parts.num_steps):
         batch = run.take_batch()
         begin_s = run.now_s
@@ -21,9 +21,9 @@ def one_step_off(run: Run) -> Process:
         yield env.timeout(batch.train_s)
         trained_s = run.now_s
         yield run.batch_ready()
-        next_wait_s = run.now_s - trained_s
+        wait_s = first_wait_s + run.now_s - trained_s
         next_generation_s = run.side.ready_s((step + 2) * parts.groups_per_step) - begin_s
         run.side.sync_weights(run.version + 1, run.now_s, run.now_s + parts.sync_s, abort=False)
         yield env.timeout(parts.sync_s)
         run.record(batch, wait_s=wait_s, generation_s=generation_s)
-        wait_s, generation_s = next_wait_s, next_generation_s
+        first_wait_s, generation_s = 0.0, next_generation_s
