@@ -28,8 +28,6 @@ F64 = NDArray[np.float64]
 Grid = dict[int, dict[int, float]]
 """batch -> context -> seconds."""
 
-_OPTIONAL = (Operation.LM_HEAD, Operation.SAMPLE, Operation.HOST_GAP)
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -97,8 +95,10 @@ class TraceLatency:
         for operation, tokens_per_seq, times in _per_step_extras(k):
             grid_or_none = self._grids.get((operation, tokens_per_seq))
             if grid_or_none is not None:
+                if operation is not Operation.HOST_GAP and need.max_batch > max(grid_or_none):
+                    warnings.append(self._above(need, max(grid_or_none), f"of {operation.value} in"))
                 step_s[1:] += times * _interpolate(grid_or_none, np.arange(1.0, need.max_batch + 1), np.zeros(1))
-            elif k > 0 or operation is not Operation.LM_HEAD:
+            else:
                 warnings.append(
                     f"latency trace {self.trace.name}: no {operation.value} rows at {tokens_per_seq} tokens per "
                     "sequence; taken as contained in its passes"
@@ -155,10 +155,7 @@ class TraceLatency:
         for grid, _ in passes:
             low, high = min(grid), max(grid)
             if need.max_batch > high:
-                yield self._outside(
-                    f"engine.max_running_seqs: {need.max_batch} is above {high}, the largest batch of trace {name}",
-                    "lower it",
-                )
+                yield self._above(need, high, "of")
             if low > 1:
                 yield self._outside(
                     f"latency trace {name} begins at batch {low}, and tails shrink to 1", "profile batch 1"
@@ -176,6 +173,13 @@ class TraceLatency:
         if knots[0] > 2048:
             yield f"latency trace {name}: contexts below {knots[0]:.0f} tokens cost as much as at {knots[0]:.0f}"
 
+    def _above(self, need: Need, largest: int, whose: str) -> str:
+        return self._outside(
+            f"engine.max_running_seqs: {need.max_batch} is above {largest}, the largest batch {whose} latency trace "
+            f"{self.trace.name}",
+            "lower it or profile larger batches",
+        )
+
     def _outside(self, fact: str, remedy: str) -> str:
         if not self._allow:
             raise TraceCoverageError(f"{fact}; {remedy}, or set latency.allow_extrapolation = true")
@@ -189,10 +193,10 @@ class TraceLatency:
             return batches
         width = k + 1
         captured = np.unique(-(-np.array(sizes) // width))  # sequences per graph: sizes are rounded up to k + 1
-        place = np.searchsorted(captured, batches)
-        padded = np.where(place < len(captured), captured[np.minimum(place, len(captured) - 1)], batches)
-        exact = np.isin(batches, measured)
-        return np.where(exact, batches, np.maximum(padded, batches))
+        # A measured batch has its padding in it: it ends the step that it lies in.
+        ends = np.union1d(captured, [batch for batch in measured if batch <= captured[-1]])
+        place = np.searchsorted(ends, batches)
+        return np.where(place < len(ends), ends[np.minimum(place, len(ends) - 1)], batches)
 
     def _prefill(self) -> tuple[F64, F64, float]:
         """Split prefill rows into a part that grows with new tokens, and attention to a context."""
@@ -236,7 +240,7 @@ def _per_step_extras(k: int) -> list[tuple[Operation, int, int]]:
 def _interpolate(grid: Grid, batches: F64, contexts: F64) -> F64:
     """Return seconds[batch, context]: linear along context in each measured batch, then linear along batch.
 
-    Below the smallest batch its row, above the largest the line through the last two.
+    Below the smallest batch its row, above the largest the line through the last two, never falling.
     """
     measured = sorted(grid)
     rows = np.stack([_along_context(grid[batch], contexts) for batch in measured])
@@ -245,8 +249,9 @@ def _interpolate(grid: Grid, batches: F64, contexts: F64) -> F64:
     nodes = np.array(measured, float)
     place = np.clip(np.searchsorted(nodes, batches, side="right") - 1, 0, len(nodes) - 2)
     share = np.maximum((batches - nodes[place]) / (nodes[place + 1] - nodes[place]), 0.0)
-    mixed: F64 = rows[place] + share[:, None] * (rows[place + 1] - rows[place])
-    return mixed
+    rise = rows[place + 1] - rows[place]
+    mixed: F64 = rows[place] + share[:, None] * np.where(share[:, None] > 1.0, np.maximum(rise, 0.0), rise)
+    return np.where(share[:, None] > 1.0, np.maximum(mixed, rows[-1]), mixed)
 
 
 def _along_context(row: dict[int, float], contexts: F64) -> F64:
