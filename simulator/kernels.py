@@ -5,6 +5,8 @@ jump draws at admission how many steps a sequence needs (`step_law`), keeps a he
 the step latency over the growing context between two changes (`step_table`). Tests hold them equal in law.
 
 Replicas meet only in the queue of fresh sequences, so events are processed in global time order through a winner tree.
+Two things are not the same to the last step, both only where the KV cache is full: the jump takes the context between
+two changes as growing evenly, and looks for a fresh sequence that fits only when its own replica changes.
 Does not know trainers, buffers or why it is interrupted.
 """
 
@@ -410,7 +412,7 @@ def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: i
     if limits.chunk_tokens > 0 and replica.num_running > 0:
         decode_tokens = replica.num_running * limits.tokens_per_seq
         chunk = max(limits.chunk_tokens - decode_tokens, 16)
-        steps = int(np.ceil(tokens / chunk))
+        steps = max(int(np.ceil(tokens / chunk)), 1)  # a prompt may be empty
         per_step = tokens / steps
         chunk_s = prefill_seconds(table, per_step + decode_tokens) - prefill_seconds(table, decode_tokens)
         replica.chunk_s = max(chunk_s, 0.0) + attention_s / steps
