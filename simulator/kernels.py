@@ -258,6 +258,8 @@ def _end_stretch(state: RolloutState, r: int, slot: int) -> None:
     replica.num_free += 1
     replica.num_live -= 1
     counters.num_live -= 1
+    if counters.num_live == 0:
+        counters.live_s += replica.time_s - counters.live_since_s
     counters.finished += 1
     counters.trajectory_s += replica.time_s - record.started_s
     if limits.record_finish:
@@ -461,6 +463,8 @@ def _start(state: RolloutState, r: int, sequence: int) -> int:
     if limits.num_classes > 1:
         record.cls = int(uniform(mix(record.key), _CLASS_DRAW) * limits.num_classes)
     replica.num_live += 1
+    if counters.num_live == 0:
+        counters.live_since_s = replica.time_s
     counters.num_live += 1
     group = state.group_of[sequence]
     if state.group_version[group] < 0:

@@ -39,11 +39,8 @@ class Outcome:
     """Duration of every RL step, warm-up included."""
     accept_series: F64
     """Accept length of what ended during each RL step."""
-
-    @property
-    def rollout_share(self) -> float:
-        """Share R of a step that generation takes (Amdahl)."""
-        return min(self.rollout_s / self.step_s, 1.0)
+    rollout_share: float
+    """Share R of the time in which any sequence is under way (Amdahl)."""
 
 
 def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
@@ -90,6 +87,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         max_batch=log.max_batch,
         step_series_s=np.diff([0.0] + [step.end_s for step in log.steps]),
         accept_series=_accept_series(log),
+        rollout_share=min(gained("live_s") / span_s, 1.0),
     )
 
 

@@ -27,6 +27,8 @@ class RolloutTotals:
     tool_s: float
     """Replica-seconds idle because every live sequence waits for a tool."""
     sync_s: float
+    live_s: float
+    """Seconds in which any sequence was under way in any replica."""
     stretch_steps: float
     """Verify steps of ended decode stretches, and the tokens emitted in them."""
     stretch_tokens: float
@@ -119,6 +121,8 @@ class RolloutSide:
             starved_s=starved_s,
             tool_s=tool_s,
             sync_s=float(replicas["sync_s"].sum()),
+            live_s=float(counters["live_s"][0])
+            + (now_s - float(counters["live_since_s"][0]) if self.num_live else 0.0),
             stretch_steps=float(replicas["stretch_steps"].sum()),
             stretch_tokens=float(replicas["stretch_tokens"].sum()),
             first_tokens=float(replicas["first_tokens"].sum()),

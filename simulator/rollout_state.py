@@ -89,6 +89,8 @@ COUNTERS_DTYPE = np.dtype(
         ("next_sequence", "i8"),  # first one that has not
         ("num_ready", "i8"),  # finished groups
         ("num_live", "i8"),
+        ("live_since_s", "f8"),
+        ("live_s", "f8"),  # time in which any sequence was under way
         ("version", "i8"),  # policy version of the weights in the replicas
         ("finished", "i8"),
         ("trajectory_s", "f8"),  # sum over finished sequences, first admission to last token
