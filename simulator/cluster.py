@@ -30,7 +30,13 @@ class RolloutClock:
         self._waiter: simpy.Event | None = None
         self._is_met: Callable[[], bool] = lambda: False
         self._wanted = 0
-        env.process(self._run())
+        self._life = self._run()
+        env.process(self._life)
+
+    def stop(self) -> None:
+        """Let go of the rollout side: its workload is freed now and not when cycles are next collected."""
+        self._life.close()
+        self._is_met = lambda: False
 
     def ready(self, num_groups: int) -> simpy.Event:
         """Return an event that happens when so many groups, counted from the start, are finished."""

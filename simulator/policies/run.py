@@ -15,5 +15,6 @@ def run_cluster(parts: Parts, *, mode: int = JUMP) -> RunLog:
     """Simulate one arm from the first to the last RL step."""
     run = Run(parts, mode=mode)
     run.env.run(until=run.env.process(TRAINER_LIFE[parts.policy.kind](run)))
+    run.clock.stop()
     run.log.max_batch = int(run.side.state.replicas["max_batch"].max())
     return run.log
