@@ -95,8 +95,11 @@ class TraceLatency:
         for operation, tokens_per_seq, times in _per_step_extras(k):
             grid_or_none = self._grids.get((operation, tokens_per_seq))
             if grid_or_none is not None:
-                if operation is not Operation.HOST_GAP and need.max_batch > max(grid_or_none):
-                    warnings.append(self._above(need, max(grid_or_none), f"of {operation.value} in"))
+                high = max(grid_or_none)
+                if operation is not Operation.HOST_GAP and high < min(
+                    need.max_batch, *(max(grid) for grid, _ in passes)
+                ):
+                    warnings.append(self._above(need, high, f"of {operation.value} in"))
                 step_s[1:] += times * _interpolate(grid_or_none, np.arange(1.0, need.max_batch + 1), np.zeros(1))
             else:
                 warnings.append(
@@ -221,7 +224,7 @@ class TraceLatency:
         attention = max(float(pairs @ extra / (pairs @ pairs)), 0.0) if len(pairs) else 0.0
         tokens = np.array(alone, float)
         seconds = np.array([points[n, 0] for n in alone]) - attention * tokens**2 / 2
-        seconds = np.maximum.accumulate(np.maximum(seconds, min(points[alone[0], 0], seconds.max())))
+        seconds = np.maximum.accumulate(np.maximum(seconds, 0.0))
         return np.concatenate([[0.0], tokens]), np.concatenate([seconds[:1], seconds]), attention
 
 
@@ -250,8 +253,9 @@ def _interpolate(grid: Grid, batches: F64, contexts: F64) -> F64:
     place = np.clip(np.searchsorted(nodes, batches, side="right") - 1, 0, len(nodes) - 2)
     share = np.maximum((batches - nodes[place]) / (nodes[place + 1] - nodes[place]), 0.0)
     rise = rows[place + 1] - rows[place]
-    mixed: F64 = rows[place] + share[:, None] * np.where(share[:, None] > 1.0, np.maximum(rise, 0.0), rise)
-    return np.where(share[:, None] > 1.0, np.maximum(mixed, rows[-1]), mixed)
+    inside, beyond = np.minimum(share, 1.0)[:, None], np.maximum(share - 1.0, 0.0)[:, None]
+    mixed: F64 = rows[place] + inside * rise + beyond * np.maximum(rise, 0.0)
+    return mixed
 
 
 def _along_context(row: dict[int, float], contexts: F64) -> F64:
