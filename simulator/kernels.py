@@ -198,13 +198,18 @@ def _make_one_step(state: RolloutState, law: StepLaw, r: int) -> None:
     replica.context_tokens += emitted
     if least > 0:
         return
-    for i in range(replica.num_running - 1, -1, -1):
-        if state.left[r, i] <= 0:
-            slot = state.running[r, i]
-            replica.context_tokens += state.left[r, i]  # tokens beyond the response's end
-            replica.num_running -= 1
-            _move_last_to(state, r, i)
-            _end_stretch(state, r, slot)
+    while replica.num_running > 0:
+        first = -1  # by slot, as the jump's heap does: who is ready first decides what the trainer takes
+        for i in range(replica.num_running):
+            if state.left[r, i] <= 0 and (first < 0 or state.running[r, i] < state.running[r, first]):
+                first = i
+        if first < 0:
+            return
+        slot = state.running[r, first]
+        replica.context_tokens += state.left[r, first]  # tokens beyond the response's end
+        replica.num_running -= 1
+        _move_last_to(state, r, first)
+        _end_stretch(state, r, slot)
 
 
 @private

@@ -297,6 +297,7 @@ def test_without_speculation_jump_and_reference_are_equal(case: Case) -> None:
             assert np.allclose(jump.replicas[name], reference.replicas[name], rtol=1e-9, atol=1e-9), name
         for name in ("preemptions", "aborts", "max_batch", "admissions", "stretch_steps", "stretch_tokens"):
             assert np.array_equal(jump.replicas[name], reference.replicas[name]), name
+        assert np.array_equal(jump.ready_group, reference.ready_group)
         assert total(jump, "preemptions") > 0 or case.kv_tokens > 1e6
 
 
