@@ -81,6 +81,8 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{prefix}{value} is not {words} {detail['ctx'][key]:.12g}"
     if kind in _TYPES:
         return f"{prefix}{value} is not {_TYPES[kind]}"
+    if kind == "string_pattern_mismatch":
+        return f"{prefix}{value} does not match {detail['ctx']['pattern']}"
     if kind == "json_invalid":
         return detail["msg"]
     if kind in ("enum", "literal_error"):
@@ -133,7 +135,7 @@ def _resolve(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[tuple[
         tagged = [member for member in models if len(models) > 1 and part in _tags(member)]
         if tagged:
             current = tagged[0]
-        else:
+        elif part != "[key]":  # of a dict: the key itself is wrong, and stands before
             path.append(part)
             current = _type_of(current, part)
     return tuple(path), current

@@ -121,7 +121,7 @@ def test_a_bad_row_is_named(tmp_path: Path, update: dict[str, object], words: st
         ({"rows": 3}, "rows: 3 is not a list; fix the file or re-run `bebop profile`"),
         (
             {"provenance": {"source": "x", "created": "today"}},
-            "provenance.created: 'today': string should match pattern",
+            "provenance.created: 'today' does not match ^",
         ),
         ({"graph_batch_sizes": [4, 2]}, "graph_batch_sizes: (4, 2) must be ascending, without repeats and not empty"),
         ({"schema_version": 0}, "schema_version: 0 is not at least 1; fix the file or re-run `bebop profile`"),

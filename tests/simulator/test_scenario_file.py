@@ -1,0 +1,352 @@
+"""Scenario files: what loads, and one line for everything that does not."""
+
+from pathlib import Path
+
+import pytest
+
+from simulator.config import MAX_TOKENS, FixedAcceptance, Scenario
+from simulator.errors import ScenarioError
+from simulator.scenario_file import (
+    BUNDLED_FOLDER,
+    DEFAULT_SCENARIO,
+    MAX_FILE_BYTES,
+    list_scenarios,
+    load_scenario,
+    parse_scenario,
+)
+from tests.simulator.made_up import SCENARIO
+from traces.base import Origin
+
+TEXT = SCENARIO.format(trace="made-up.json")
+FIELDS = "; `bebop schema scenario` lists all fields"
+
+
+def refusal(text: str | bytes, folder: Path, *overrides: str) -> str:
+    path = folder / "bad.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ScenarioError) as error:
+        load_scenario(str(path), overrides)
+    assert error.value.exit_code == 2
+    line = str(error.value)
+    assert "\n" not in line
+    assert len(line) < 300 + len(str(folder))
+    return line.removeprefix("bad.toml: ")
+
+
+# ---------------------------------------------------------------- finding and overriding
+
+
+def test_the_bundled_scenarios_are_listed_with_their_questions_the_default_first() -> None:
+    listed = dict(list_scenarios())
+    assert list(listed) == [DEFAULT_SCENARIO, "bebop-swe", "skyrl-qwen3.5-9b"]
+    assert all(question.endswith("?") and len(question) < 200 for question in listed.values())
+    for name in listed:
+        assert load_scenario(name) == load_scenario(str(BUNDLED_FOLDER / f"{name}.toml"))
+        assert load_scenario(name).name == name
+
+
+def test_the_first_comment_is_the_question_unless_there_is_one() -> None:
+    assert parse_scenario("# What now?\n# More.\n" + TEXT, "x").question.startswith("How much faster is a run")
+    text = TEXT.replace("question = ", "# ")
+    assert parse_scenario("# What now?\n# More.\n" + text, "x").question == "What now?"
+
+
+def test_an_unknown_name_is_answered_with_the_closest(tmp_path: Path) -> None:
+    for name, hint in (("bebop-swe2", "did you mean bebop-swe?"), ("zzz", "bundled ones are bebop-reasoning, ")):
+        with pytest.raises(ScenarioError) as error:
+            load_scenario(name)
+        assert str(error.value).startswith(f"{name}: no such scenario or file; {hint}")
+    with pytest.raises(ScenarioError, match="no such scenario or file"):
+        load_scenario(str(tmp_path))
+    with pytest.raises(ScenarioError, match="no such scenario or file"):
+        load_scenario("../scenarios/bebop-swe")
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("arms.spec.k=2", "arms.spec.k", 2),
+        ("  arms.spec.k =  2 ", "arms.spec.k", 2),
+        ("run.seed=0x10", "run.seed", 16),
+        ("policy.switch_s=1e1", "policy.switch_s", 10.0),
+        ("name=other", "name", "other"),
+        ('name="other"', "name", "other"),
+        ("latency.trace=../data/a=b.json", "latency.trace", "../data/a=b.json"),
+        ("latency.allow_extrapolation=true", "latency.allow_extrapolation", True),
+        ("engine.max_live_trajectories=99", "engine.max_live_trajectories", 99),
+    ],
+)
+def test_an_override_sets_one_field(override: str, path: str, value: object) -> None:
+    plain = parse_scenario(TEXT, "x").model_dump(mode="json")
+    changed = parse_scenario(TEXT, "x", [override]).model_dump(mode="json")
+    *tables, field = path.split(".")
+    for content in (plain, changed):
+        table = content
+        for key in tables:
+            table = table[key]
+        if content is changed:
+            assert table[field] == value
+        table[field] = None
+    assert plain == changed
+
+
+def test_overrides_set_tables_and_lists_and_the_last_one_wins() -> None:
+    acceptance = 'arms.spec.acceptance={kind="fixed", cumulative=[0.9, 0.9]}'
+    scenario = parse_scenario(TEXT, "x", ["arms.spec.k=1", acceptance, "arms.spec.k=2"])
+    assert scenario.arms["spec"].acceptance == FixedAcceptance(cumulative=(0.9, 0.9))
+    assert scenario.arms["spec"].k == 2
+
+
+def test_a_quoted_key_of_an_override_may_hold_dots() -> None:
+    text = TEXT.replace("[arms.spec]", '[arms."v1.5"]')
+    assert parse_scenario(text, "x", ['arms."v1.5".k=2']).arms["v1.5"].k == 2
+
+
+def test_an_overridden_field_loses_the_origin_that_spoke_of_it() -> None:
+    text = TEXT + '[origins]\n"engine" = { origin = "stated", source = "a paper" }\n'
+    scenario = parse_scenario(text, "x", ["engine.max_running_seqs=8"])
+    assert scenario.origins["engine"].origin is Origin.STATED
+    assert scenario.origins["engine.max_running_seqs"].origin is Origin.ASSUMED
+
+
+@pytest.mark.parametrize("override", ["x", "=3", "a..b=3", ".a=3", "arms.spec.k", "a b=3", "", "a.=1"])
+def test_an_override_that_is_no_assignment_is_refused(override: str, tmp_path: Path) -> None:
+    expected = f"--set {override}: not of the form path.to.field=value, e.g. --set arms.to.k=2"
+    assert refusal(TEXT, tmp_path, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("run.seed.x=3", f"run.seed: {{'x': 3}} is not a whole number{FIELDS}"),
+        ("name.x=3", "--set name.x=3: name is a value, not a table; choose one of its own fields"),
+        ("engine.seqs=3", "engine.seqs: unknown key; did you mean"),
+        ("arms.spec.k=", f"arms.spec.k: '' is not a whole number{FIELDS}"),
+        ("run.seed=1\nx = 2", rf"run.seed: '1\nx = 2' is not a whole number{FIELDS}"),
+        ("arms.spec=3", f"arms.spec: 3 is not an object{FIELDS}"),
+        ("arms.new.k=1", "arms.new.acceptance: missing, though k is 1; give a law, a trace or fixed rates"),
+    ],
+)
+def test_an_override_that_breaks_the_scenario_is_refused(override: str, line: str, tmp_path: Path) -> None:
+    if override.startswith("engine"):
+        assert refusal(TEXT, tmp_path, override).startswith("engine.seqs: unknown key")
+    else:
+        assert refusal(TEXT, tmp_path, override) == line
+
+
+# ---------------------------------------------------------------- files that are no scenario
+
+
+def test_broken_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    assert refusal(TEXT + "\n[x", tmp_path).startswith("not TOML: Expected ']' at the end of a table declaration (at")
+    assert refusal("name = \n", tmp_path) == "not TOML: Invalid value (at line 1, column 8); mend that line"
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    text = TEXT.replace("[workload]\n", '[workload]\nkind = "trace"\n')
+    assert "not TOML: Cannot overwrite a value (at line " in refusal(text, tmp_path)
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    line = refusal(b"# caf\xe9\n" + TEXT.encode(), tmp_path)
+    assert line.endswith("bad.toml: not UTF-8 text (invalid continuation byte at byte 5); save it as UTF-8")
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    assert refusal("#" * (MAX_FILE_BYTES + 1), tmp_path).endswith(
+        "bad.toml: 1000001 bytes are above the limit of 1000000; a scenario is a short text, put data into traces"
+    )
+    path = tmp_path / "full.toml"
+    path.write_text(TEXT + "#" * (MAX_FILE_BYTES - len(TEXT)))
+    assert load_scenario(str(path)).name == "made-up"
+
+
+@pytest.mark.parametrize("depth", [150, 5000])
+def test_nesting_without_end_is_refused(depth: int, tmp_path: Path) -> None:
+    refusal(TEXT.replace("seconds = 0.25", f"seconds = {'[' * depth}{']' * depth}"), tmp_path)
+
+
+def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
+    assert refusal("", tmp_path).startswith("name: missing (and ")
+
+
+# ---------------------------------------------------------------- fields that are wrong
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "max_running_seqs",
+            "max_runing_seqs",
+            "engine.max_runing_seqs: unknown key; did you mean `max_running_seqs`?",
+        ),
+        ("switch_s = 0.5", "swich_s = 0.5", "policy.swich_s: unknown key; did you mean `switch_s`?"),
+        ("[arms.spec]\n", "[arms.spec]\nacceptence = 3\n", "arms.spec.acceptence: unknown key; did you mean `acceptan"),
+        ("sigma = 0.6", "sigma = 0.6, sd = 1", f"workload.response_tokens.sd: unknown key{FIELDS}"),
+        ('"fixed"', '"fixed", task = 1', f"arms.spec.acceptance.task: unknown key{FIELDS}"),
+        ("name = ", "nam = ", "nam: unknown key; did you mean `name`?"),
+        ("sigma = 0.6", "sigma = -0.6", f"workload.response_tokens.sigma: -0.6 is not at least 0{FIELDS}"),
+        ("num_rollout_gpus = 2", "num_rollout_gpus = -2", f"cluster.num_rollout_gpus: -2 is not at least 1{FIELDS}"),
+        ("seconds = 0.25", "seconds = -1", f"weight_sync.seconds: -1 is not at least 0{FIELDS}"),
+        ("seconds = 0.25", "seconds = nan", f"weight_sync.seconds: nan is not a finite number{FIELDS}"),
+        ("seconds = 0.25", "seconds = inf", f"weight_sync.seconds: inf is not a finite number{FIELDS}"),
+        ("seconds = 0.25", "seconds = -inf", f"weight_sync.seconds: -inf is not a finite number{FIELDS}"),
+        ("seconds = 0.25", "seconds = 1e999", f"weight_sync.seconds: inf is not a finite number{FIELDS}"),
+        ("seconds = 0.25", 'seconds = "0.25"', f"weight_sync.seconds: '0.25' is not a number{FIELDS}"),
+        ("seconds = 0.25", "seconds = true", f"weight_sync.seconds: True is not a number{FIELDS}"),
+        ("num_train_gpus = 2", 'num_train_gpus = "2"', f"cluster.num_train_gpus: '2' is not a whole number{FIELDS}"),
+        ("k = 3", "k = 3.5", f"arms.spec.k: 3.5 is not a whole number{FIELDS}"),
+        ("k = 3", "k = true", f"arms.spec.k: True is not a whole number{FIELDS}"),
+        ("k = 3", "k = 17", f"arms.spec.k: 17 is not at most 16{FIELDS}"),
+        ('gpu = "H200"', "gpu = 200", f"cluster.gpu: 200 is not text{FIELDS}"),
+        ('gpu = "H200", ', "", f"cluster.gpu: missing{FIELDS}"),
+        (
+            '{ kind = "synchronous", switch_s = 0.5 }',
+            '"synchronous"',
+            f"policy: 'synchronous' is not an object{FIELDS}",
+        ),
+        ('kind = "synchronous", ', "", "policy.kind: missing; it is 'synchronous', 'one_step_off' or 'fully_async'"),
+        (
+            '"synchronous"',
+            '"sync"',
+            f"policy.kind: 'sync' is not one of 'synchronous', 'one_step_off' or 'fully_async'{FIELDS}",
+        ),
+        ("0.8, 0.6, 0.4", "0.8, 0.9, 0.4", "arms.spec.acceptance.cumulative: [0.8, 0.9, 0.4] increases; give P(first"),
+        ("0.8, 0.6, 0.4", "0.8, 1.6, 0.4", f"arms.spec.acceptance.cumulative[1]: 1.6 is not at most 1{FIELDS}"),
+        ("0.8, 0.6, 0.4", "", f"arms.spec.acceptance.cumulative: [] has fewer items than 1{FIELDS}"),
+        ("acceptance =", "#", "arms.spec.acceptance: missing, though k is 3; give a law, a trace or fixed rates"),
+        (
+            "[arms.spec]",
+            "[arms.baseline]",
+            "arms.baseline: the name is taken by plain decoding, which always runs; cho",
+        ),
+        ("[arms.spec]", '[arms."a b"]', "arms.a b: 'a b' does not match ^[A-Za-z0-9]"),
+        ("name = ", "schema_version = 2\nname = ", f"schema_version: 2 is not one of 1{FIELDS}"),
+        (
+            "maximum = 2000",
+            "maximum = 200",
+            "workload.response_tokens.mean: 300 must lie between minimum 1 and maximum",
+        ),
+        (
+            "maximum = 2000",
+            "maximum = 1e12",
+            f"workload.response_tokens.maximum: 1000000000000.0 is not at most {MAX_TOKENS}",
+        ),
+        ("value = 100", "value = 1e12", f"workload.prompt_tokens.value: 1000000000000.0 is not at most {MAX_TOKENS}"),
+        (
+            "num_rollout_gpus = 2",
+            "num_rollout_gpus = 3, tp_size = 2",
+            "cluster.num_rollout_gpus: 3 is not a multiple of tp_size 2; a replica has tp_size GPUs",
+        ),
+        (
+            "num_train_gpus = 2",
+            "num_train_gpus = 4",
+            "cluster.num_train_gpus: 4 differs from num_rollout_gpus 2, but a synchronous policy runs both on the same "
+            "GPUs; make them equal",
+        ),
+        (
+            "num_rollout_gpus = 2",
+            "num_rollout_gpus = 100000",
+            f"cluster.num_rollout_gpus: 100000 is not at most 65536{FIELDS}",
+        ),
+        (
+            "prompts_per_step = 4",
+            "prompts_per_step = 900000",
+            "workload.prompts_per_step: 900000 x group_size 2 = 1800000 sequences per step, above the limit 1000000; "
+            "lower one of them",
+        ),
+        (
+            "prompts_per_step = 4",
+            "prompts_per_step = 400000",
+            "run.num_steps: 500 x 800000 sequences = 400000000, above the limit 100000000; simulate fewer steps",
+        ),
+        ("num_steps = 5", "num_steps = 1000000000", f"run.num_steps: 1000000000 is not at most 100000{FIELDS}"),
+        (
+            "num_steps = 5",
+            "num_steps = 1",
+            "run.num_steps: 1 leaves nothing after 1 warm-up steps; raise it or set run.warmup_steps",
+        ),
+        (
+            '{ kind = "fixed", cumulative = [0.8, 0.6, 0.4] }',
+            '{ kind = "law", recipe = "to", fit = "swe" }',
+            "entropy: missing, but arms.spec.acceptance is a law of entropy; give a trajectory",
+        ),
+        (
+            '{ kind = "fixed", cumulative = [0.8, 0.6, 0.4] }',
+            '{ kind = "law", recipe = "too", fit = "swe" }',
+            f"arms.spec.acceptance.recipe: 'too' is not one of 'to', 'rs_ce', 'rs_tv' or 'rs_e2e_tv'{FIELDS}",
+        ),
+        (
+            "[arms.spec]",
+            'entropy = { kind = "piecewise", points = [[5, 0.4], [5, 0.3]] }\n[arms.spec]',
+            "workload.entropy: unknown key",
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_limit(old: str, new: str, line: str, tmp_path: Path) -> None:
+    text = TEXT.replace(old, new, 1)
+    if "500 x" in line:
+        text = text.replace("num_steps = 5", "num_steps = 500")
+    assert text != TEXT
+    found = refusal(text, tmp_path)
+    assert found.startswith(line)
+    assert not any(
+        tag in found.split(":")[0] for tag in ("synthetic", "lognormal", "constant.", "fixed", "synchronous")
+    )
+
+
+@pytest.mark.parametrize("value", ["2026-01-01", "12:30:00", "2026-01-01T12:30:00Z", "[1979-05-27]"])
+def test_a_date_is_named(value: str, tmp_path: Path) -> None:
+    line = refusal(TEXT.replace("seconds = 0.25", f"seconds = {value}"), tmp_path)
+    assert line.startswith("weight_sync.seconds")
+    assert line.endswith("is a date or a time; no field is one, quote it or remove it")
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (
+            'arm = "specc"\nquantity = "step_s"\nspeedup = 1.3',
+            "measured.0.arm: 'specc' is not an arm; arms are ['spec']",
+        ),
+        ('arm = "spec"\nquantity = "steps"\nspeedup = 1.3', "measured row 0, column quantity: 'steps' is not one of"),
+        ('arm = "spec"\nquantity = "step_s"', "measured row 0: speedup and with_spec: both missing; a measured row"),
+        ('arm = "spec"\nquantity = "step_s"\nspeedup = 0', "measured row 0, column speedup: 0 is not above 0"),
+        (
+            'arm = "spec"\nquantity = "accept_length"\nspeedup = 1.3',
+            "measured row 0, column quantity: accept_length is of the arm alone; state with_spec, no baseline, no spe",
+        ),
+    ],
+)
+def test_a_wrong_measured_row_is_named(table: str, line: str, tmp_path: Path) -> None:
+    assert refusal(f'{TEXT}\n[[measured]]\nsource = "a log"\n{table}\n', tmp_path).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ('"cluster.gpu" = "stated"', "origins.cluster.gpu: 'stated' is not an object"),
+        ('"cluster.gpu" = { origin = "stated" }', "origins.cluster.gpu.source: missing"),
+        (
+            '"cluster.gpu" = { origin = "guessed", source = "x" }',
+            "origins.cluster.gpu.origin: 'guessed' is not one of 'm",
+        ),
+        (
+            'cluster.gpu = { origin = "stated", source = "x" }',
+            'origins: cluster is a table of tables; quote the whole path, as in "cluster.field" = { .. }',
+        ),
+    ],
+)
+def test_a_wrong_origin_is_named(entry: str, line: str, tmp_path: Path) -> None:
+    assert refusal(f"{TEXT}\n[origins]\n{entry}\n", tmp_path).startswith(line)
+
+
+def test_many_mistakes_are_one_line_with_their_number(tmp_path: Path) -> None:
+    text = TEXT.replace("k = 3", "k = -1").replace("num_train_gpus = 2", "num_train_gpus = 0")
+    assert refusal(text, tmp_path) == f"cluster.num_train_gpus: 0 is not at least 1 (and 1 more){FIELDS}"
+
+
+def test_the_scenario_survives_a_round_trip_through_json() -> None:
+    scenario = parse_scenario(TEXT, "x")
+    assert Scenario.model_validate_json(scenario.model_dump_json(), strict=True) == scenario
