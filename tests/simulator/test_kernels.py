@@ -372,6 +372,26 @@ def test_an_aborted_sequence_is_prefilled_again_with_all_it_had(mode: int) -> No
     assert state.finish_s[0] == 5.0 + 1.0 + 0.25 * (40 - 9 - 1)  # the prefill emits a token too
 
 
+def test_what_was_emitted_before_a_sync_follows_the_old_law_and_the_rest_the_new_one() -> None:
+    num, tokens = 3000, 200
+    case = Case(k=3, num_replicas=num, max_running=1, max_live=1)
+    old, new = build_step_law(np.array([PMF[3]]), 1000), build_step_law(np.array([[0.9, 0.1, 0.0, 0.0]]), 1000)
+    finished = []
+    for mode in (JUMP, PER_STEP):
+        state = state_of(case, workload_from([10] * num, [tokens + 1] * num), mode, mode)
+        table = flat_table(1.0, 0.5)
+        submit(state, table, old, num, 0.0)
+        advance(state, table, old, 50.0, ALL)
+        assert state.counters["finished"][0] == 0
+        weight_sync(state, table, old, new, 50.0, 50.0, False, True)  # after 50 of about 60 steps
+        advance(state, table, new, np.inf, ALL)
+        finished.append(state.finish_s.copy())
+    jump, reference = finished
+    z = (jump.mean() - reference.mean()) / np.sqrt((jump.var() + reference.var()) / num)
+    assert abs(z) < stats.norm.isf(ALPHA / 2)
+    assert jump.std() == pytest.approx(reference.std(), rel=0.1)
+
+
 @MODES
 def test_nothing_fresh_starts_while_closed(mode: int) -> None:
     case = Case(k=0, num_replicas=2, max_running=2, max_live=2)
