@@ -20,6 +20,10 @@ def input_origins(inputs: Inputs) -> Evidence:
     scenario = inputs.scenario
     check_origins(scenario)
     rows = [_row(scenario, path, value) for path, value in _leaves(_content(scenario)) if not _has_evidence(path)]
+    if inputs.workload_trace is not None:
+        trace = inputs.workload_trace
+        said = f"workload trace {trace.name}: {trace.provenance.source}"
+        rows = [row if row.name != "workload.trace" else _stated(scenario, _with_source(row, said)) for row in rows]
     warnings: list[str] = []
     sources = [inputs.latency.evidence(), inputs.entropy.evidence(inputs.rl_steps)]
     for name, arm in scenario.arms.items():
@@ -74,6 +78,10 @@ def _has_evidence(path: str) -> bool:
 
 def _is_within(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}.")
+
+
+def _with_source(row: InputOrigin, source: str) -> InputOrigin:
+    return row.model_copy(update={"source": source})
 
 
 def _stated(scenario: Scenario, row: InputOrigin) -> InputOrigin:
