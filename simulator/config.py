@@ -126,27 +126,63 @@ class ConstantLength(Strict):
 
 
 class LognormalLength(Strict):
-    """Log-normal, cut to [minimum, maximum]."""
+    """Log-normal, cut to [minimum, maximum]; stated by its mean or by its median."""
 
     kind: Literal["lognormal"] = "lognormal"
-    mean: Annotated[float, Field(gt=0, le=MAX_TOKENS)]
+    mean: Annotated[float, Field(gt=0, le=MAX_TOKENS)] | None = None
     """Mean before the cut."""
+    median: Annotated[float, Field(gt=0, le=MAX_TOKENS)] | None = None
+    """Median; the cut does not move it."""
     sigma: Annotated[float, Field(ge=0, le=5)]
     """Standard deviation of the logarithm."""
     minimum: NonNegativeFloat = 1.0
     maximum: Annotated[float, Field(gt=0, le=MAX_TOKENS)]
 
     @model_validator(mode="after")
-    def _range_holds_mean(self) -> Self:
-        if not self.minimum <= self.mean <= self.maximum:
+    def _range_holds_centre(self) -> Self:
+        if self.mean is not None and self.median is not None:
+            raise ValueError(f"median: {self.median:g} stands beside mean {self.mean:g}; state only one of them")
+        name, centre = ("median", self.median) if self.mean is None else ("mean", self.mean)
+        if centre is None:
+            raise ValueError("mean: missing, and median too; state one of them")
+        if not self.minimum <= centre <= self.maximum:
             raise ValueError(
-                f"mean: {self.mean:g} must lie between minimum {self.minimum:g} and maximum {self.maximum:g}; "
+                f"{name}: {centre:g} must lie between minimum {self.minimum:g} and maximum {self.maximum:g}; "
                 "change one of them"
             )
         return self
 
 
-Length = Annotated[ConstantLength | LognormalLength, Field(discriminator="kind")]
+class QuantilesLength(Strict):
+    """As (probability, length) points say, straight lines in the logarithm of the length between them.
+
+    A level end, [0.97, 8192] before [1.0, 8192], is the share that is cut at the longest length.
+    """
+
+    kind: Literal["quantiles"] = "quantiles"
+    points: tuple[tuple[Share, Annotated[float, Field(gt=0, le=MAX_TOKENS)]], ...] = Field(
+        min_length=2, max_length=1000
+    )
+
+    @model_validator(mode="after")
+    def _points_ascend(self) -> Self:
+        shares, lengths = [share for share, _ in self.points], [length for _, length in self.points]
+        if shares[0] != 0 or shares[-1] != 1:
+            raise ValueError(
+                f"points: probabilities go from {shares[0]:g} to {shares[-1]:g}, not from 0 to 1; add the shortest "
+                "length at 0 and the longest at 1"
+            )
+        for before, after in zip(self.points, self.points[1:], strict=False):
+            if after[0] <= before[0]:
+                raise ValueError(f"points: probability {after[0]:g} does not ascend after {before[0]:g}; sort them")
+            if after[1] < before[1]:
+                raise ValueError(f"points: length {after[1]:g} falls after {before[1]:g}; a quantile never does")
+        if lengths[0] == lengths[-1]:
+            raise ValueError(f'points: every length is {lengths[0]:g}; use kind = "constant"')
+        return self
+
+
+Length = Annotated[ConstantLength | LognormalLength | QuantilesLength, Field(discriminator="kind")]
 
 
 class TurnsConfig(Strict):
@@ -162,6 +198,11 @@ class TurnsConfig(Strict):
     """A trajectory ends before the turn that would exceed this context."""
 
 
+LengthDrift = Annotated[
+    tuple[tuple[NonNegativeInt, Annotated[float, Field(gt=0, le=100)]], ...], Field(min_length=1, max_length=1000)
+]
+
+
 class SyntheticWorkload(Strict):
     """Drawn prompts and responses."""
 
@@ -173,8 +214,19 @@ class SyntheticWorkload(Strict):
     prompt_tokens: Length
     response_tokens: Length
     """Generated tokens of a response, all turns together."""
+    group_correlation: Share | None = None
+    """Share of the variance of log response length that the responses to one prompt have in common; None: 0."""
+    length_drift: LengthDrift | None = None
+    """(rl_step, factor on the length of responses), straight lines between, flat beyond the ends; None: 1."""
     turns: TurnsConfig | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+
+    @model_validator(mode="after")
+    def _drift_steps_ascend(self) -> Self:
+        steps = [step for step, _ in self.length_drift or ()]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"length_drift: rl_step must ascend without repeats, got {steps}; sort the points")
+        return self
 
 
 class TraceWorkload(Strict):
@@ -326,11 +378,45 @@ class TraceAcceptance(Strict):
 AcceptanceConfig = Annotated[LawAcceptance | FixedAcceptance | TraceAcceptance, Field(discriminator="kind")]
 
 
+class DraftLengthByBatch(Strict):
+    """k from a table over the engine's live batch (vLLM `num_speculative_tokens_per_batch_size`)."""
+
+    kind: Literal["by_batch"] = "by_batch"
+    table: tuple[tuple[PositiveInt, PositiveInt, NonNegativeInt], ...] = Field(min_length=1, max_length=100)
+    """[first batch, last batch, k] rows, ascending and without gaps; the last row holds for larger batches too.
+
+    At k = 0 one draft pass still runs, which keeps the draft head's KV cache whole.
+    """
+
+    @model_validator(mode="after")
+    def _rows_follow_each_other(self) -> Self:
+        expected = 1
+        for first, last, _ in self.table:
+            if first != expected or last < first:
+                raise ValueError(
+                    f"table: row [{first}, {last}, ...] does not begin at batch {expected} and end after it; rows "
+                    "ascend without gaps from batch 1"
+                )
+            expected = last + 1
+        return self
+
+
+class AdaptiveDraftLength(Strict):
+    """The k, from 0 to the arm's, that emits most tokens per second at the live batch under the current acceptance."""
+
+    kind: Literal["adaptive"] = "adaptive"
+
+
+DraftLength = Annotated[DraftLengthByBatch | AdaptiveDraftLength, Field(discriminator="kind")]
+
+
 class ArmConfig(Strict):
     """One way of decoding, compared with plain decoding."""
 
     k: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)]
-    """Draft tokens per step; 0 is plain decoding."""
+    """Draft tokens per step, the most where `draft_length` chooses; 0 is plain decoding."""
+    draft_length: DraftLength | None = None
+    """How the engine chooses k at its live batch; None: always k."""
     acceptance: AcceptanceConfig | None = None
     """Needed when k > 0."""
     dispersion: Annotated[float, Field(ge=0, le=3)] = 0.0
@@ -342,6 +428,10 @@ class ArmConfig(Strict):
     def _speculation_has_acceptance(self) -> Self:
         if self.k > 0 and self.acceptance is None:
             raise ValueError(f"acceptance: missing, though k is {self.k}; give a law, a trace or fixed rates")
+        if self.draft_length is not None and self.draft_length.kind == "by_batch":
+            most = max(k for _, _, k in self.draft_length.table)
+            if most != self.k:
+                raise ValueError(f"k: {self.k} is not the largest k of draft_length.table, {most}; make them equal")
         return self
 
 

@@ -5,13 +5,15 @@ the speedup with an effect over the speedup without it, so the factors multiply 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from simulator.config import FullyAsyncPolicy
 from simulator.parts import Parts
+from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, build_step_table
 from simulator.trainer import TrainerCost
 from traces.report import Factor
@@ -50,12 +52,17 @@ class Counterfactual:
         table = parts.table
         if depth < 2:
             table = without_prefill(table)
+        law_of = parts.law_of
         if depth < 1:
-            table = at_full_batch(table, min(self.full_batch, parts.max_running))
+            full_batch = min(self.full_batch, parts.max_running)
+            table = at_full_batch(table, full_batch)
+            if len(law_of(0).level_of_batch) > 1:
+                law_of = with_full_batch_level(law_of, full_batch)
         return replace(
             parts,
             policy=policy,
             table=table,
+            law_of=law_of,
             trainer=parts.trainer if depth >= 3 else TrainerCost(0.0, 0.0),
             sync_s=parts.sync_s if depth >= 2 else 0.0,
             chunk_tokens=parts.chunk_tokens if depth >= 2 else 0,
@@ -64,13 +71,36 @@ class Counterfactual:
 
 def without_prefill(table: StepTable) -> StepTable:
     """Return a table whose prefills take no time."""
-    return build_step_table(table.knots, table.step_s, table.prefill_tokens, table.prefill_s * 0.0, 0.0)
+    num_levels = len(table.step_s) // table.rows_per_level
+    free = table.prefill_s * 0.0
+    return build_step_table(table.knots, table.step_s, table.prefill_tokens, free, 0.0, num_levels=num_levels)
 
 
 def at_full_batch(table: StepTable, batch: int) -> StepTable:
     """Return a table in which every step costs as much as at this batch."""
-    step_s = np.repeat(table.step_s[batch : batch + 1], len(table.step_s), axis=0)
-    return build_step_table(table.knots, step_s, table.prefill_tokens, table.prefill_s, table.attention_s_per_token2)
+    num_levels = len(table.step_s) // table.rows_per_level
+    full = table.step_s.reshape(num_levels, table.rows_per_level, -1)[:, batch : batch + 1]
+    step_s = np.broadcast_to(full, (num_levels, table.rows_per_level, full.shape[-1])).reshape(table.step_s.shape)
+    return build_step_table(
+        table.knots,
+        step_s,
+        table.prefill_tokens,
+        table.prefill_s,
+        table.attention_s_per_token2,
+        num_levels=num_levels,
+    )
+
+
+def with_full_batch_level(law_of: Callable[[int], StepLaw], batch: int) -> Callable[[int], StepLaw]:
+    """Return laws under which the engine always drafts as many tokens as at this batch."""
+
+    @cache
+    def law(version: int) -> StepLaw:
+        whole = law_of(version)
+        level = whole.level_of_batch[min(batch, len(whole.level_of_batch) - 1)]
+        return whole._replace(level_of_batch=np.full(1, level))
+
+    return law
 
 
 def waterfall(

@@ -15,13 +15,12 @@ from simulator.config import ArmConfig, Scenario
 from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
 from simulator.latency import Need, TraceLatency
+from simulator.laws import Laws, draft_lengths
 from simulator.memory import kv_capacity_tokens
 from simulator.parts import Parts, groups_needed
 from simulator.rng import generator, stream_key
 from simulator.roofline import roofline_trace
-from simulator.speculation import dispersed_classes, emitted_pmf
-from simulator.step_law import StepLaw, build_step_law
-from simulator.step_table import StepTable, build_step_table
+from simulator.step_table import scaled
 from simulator.trainer import TrainerCost, trainer_cost
 from simulator.weight_sync import weight_sync_s
 from simulator.workload import Workload, draw_workload, groups_per_step, trace_workload
@@ -38,8 +37,6 @@ T = TypeVar("T")
 
 BASELINE = "baseline"
 _PLAIN = ArmConfig(k=0)
-_MAX_LAWS = 256
-"""Step laws kept per run, about 0.1 MB each: enough for the counterfactuals of a run to share them."""
 
 
 @dataclass(slots=True)
@@ -149,7 +146,10 @@ def make_workload(inputs: Inputs, replication: int) -> Workload:
     if inputs.workload_trace is not None:
         return trace_workload(inputs.workload_trace, num_groups)
     assert scenario.workload.kind == "synthetic"
-    return draw_workload(scenario.workload, num_groups, scenario.run.seed, replication, "workload")
+    first_step = scenario.run.first_step
+    return draw_workload(
+        scenario.workload, num_groups, scenario.run.seed, replication, "workload", first_step=first_step
+    )
 
 
 def unbounded_staleness(inputs: Inputs) -> int:
@@ -200,12 +200,16 @@ def make_parts(
         )
     in_flight = (unbounded_staleness(inputs) + 1) * inputs.groups_per_step * int(workload.group_size.max())
     max_running = min(scenario.engine.max_running_seqs, in_flight)
-    need = Need(name, arm.k, max_running, longest, kv_tokens)
-    table, warnings = inputs.latency.step_table(need)
+    choices = draft_lengths(arm)
+    keeps_draft_cache = arm.draft_length is not None
+    table, warnings = inputs.latency.step_tables(
+        [Need(name, k, max_running, longest, kv_tokens, keeps_draft_cache) for k in choices]
+    )
+    table = scaled(table, noise.latency, [noise.draft_and_verify if k > 0 else 1.0 for k in choices])
     shift = scenario.uncertainty.accept_length * _normal(
         inputs, replication, "accept_length", arm.acceptance.model_dump_json() if arm.acceptance else ""
     )
-    laws = _Laws(inputs, name, shift, workload.max_output_tokens)
+    laws = Laws(inputs, name, shift, workload, table, scenario.run.first_step)
     parts = Parts(
         workload=workload,
         num_steps=scenario.run.num_steps,
@@ -217,7 +221,7 @@ def make_parts(
         kv_tokens=float(kv_tokens),
         chunk_tokens=scenario.engine.chunked_prefill_tokens or 0,
         keep_prefix=scenario.engine.prefix_cache == "kept",
-        table=scaled(table, noise.latency, noise.draft_and_verify if arm.k > 0 else 1.0),
+        table=table,
         num_draft_tokens=arm.k,
         num_classes=laws.num_classes,
         law_of=laws.law,
@@ -226,48 +230,6 @@ def make_parts(
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
     )
     return parts, warnings
-
-
-def scaled(table: StepTable, everything: float, steps: float) -> StepTable:
-    """Return a table whose decode steps cost `everything` x `steps` and whose prefills cost `everything`."""
-    return build_step_table(
-        table.knots,
-        table.step_s * (everything * steps),
-        table.prefill_tokens,
-        table.prefill_s * everything,
-        table.attention_s_per_token2 * everything,
-    )
-
-
-class _Laws:
-    """Policy version -> step law, made once for each distinct acceptance."""
-
-    def __init__(self, inputs: Inputs, name: str, shift: float, max_tokens: int) -> None:
-        self._inputs, self._arm = inputs, inputs.arm(name)
-        self._acceptance = inputs.acceptance(name, shift)
-        self._max_tokens = max_tokens
-        self._cache: dict[bytes, StepLaw] = {}
-        arm = self._arm
-        # Rates that are all 0 or 1 have one class only; the kernels need as many at every version.
-        self.num_classes = len(dispersed_classes(np.full(arm.k, 0.5), arm.dispersion)[0])
-
-    def law(self, version: int) -> StepLaw:
-        pmf = self._pmf(version)
-        key = pmf.tobytes()
-        if key not in self._cache:
-            if len(self._cache) >= _MAX_LAWS:
-                self._cache.clear()
-            self._cache[key] = build_step_law(pmf, self._max_tokens)
-        return self._cache[key]
-
-    def _pmf(self, version: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        if self._acceptance is None or self._arm.k == 0:
-            return np.ones((self.num_classes, 1))
-        entropy = self._inputs.entropy.at(self._inputs.scenario.run.first_step + version)
-        cumulative = self._acceptance.cumulative(self._arm.k, entropy)
-        _, classes = dispersed_classes(cumulative, self._arm.dispersion)
-        pmf = np.stack([emitted_pmf(row) for row in classes])
-        return pmf.repeat(self.num_classes // len(pmf), axis=0)
 
 
 def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceLatency:

@@ -69,12 +69,12 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
         if quota[r] > 0:
             _stop_at(state, table, law, r, now_s)
             _admit(state, table, law, r, quota[r])
-            _plan(state, table, r)
+            _plan(state, table, law, r)
     for r in range(limits.num_replicas):  # what did not fit into one replica's KV cache goes wherever it does
         if counters.next_sequence < counters.submitted and state.replicas[r].num_free > 0:
             _stop_at(state, table, law, r, now_s)
             _admit(state, table, law, r, _ALL)
-            _plan(state, table, r)
+            _plan(state, table, law, r)
 
 
 @kernel
@@ -102,10 +102,10 @@ def weight_sync(
             replica.idle_since_s = replica.time_s
         if abort:
             _abort_all(state, old_law, r)
-        elif redraw and state.limits[0].mode == JUMP:
+        elif redraw:
             _redraw_all(state, old_law, law, r)
         _admit(state, table, law, r, _ALL)
-        _plan(state, table, r)
+        _plan(state, table, law, r)
 
 
 @kernel
@@ -173,7 +173,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
         _preempt_latest(state, law, r)
     if admit:
         _admit(state, table, law, r, _ALL)
-    _plan(state, table, r)
+    _plan(state, table, law, r)
 
 
 @private
@@ -217,12 +217,16 @@ def _emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> t
     """Let every running sequence emit; return (tokens emitted, fewest tokens that any sequence has left)."""
     left, keys = state.left[r], state.stretch_key[r]
     accepted = law.num_draft_tokens
+    num_classes = state.limits[0].num_classes
+    base = state.replicas[r].level * num_classes
     emitted, least = 0, 1 << 40
     for i in range(count):
         tokens = 1
         if accepted > 0:
             u = uniform(keys[i], step)
-            cls = state.slots[r * state.limits[0].max_live + state.running[r, i]].cls if law.pmf.shape[0] > 1 else 0
+            cls = base
+            if num_classes > 1:
+                cls += state.slots[r * state.limits[0].max_live + state.running[r, i]].cls
             for j in range(accepted):
                 tokens += u >= law.emit_cdf[cls, j]
         left[i] -= tokens
@@ -278,7 +282,7 @@ def _end_stretch(state: RolloutState, r: int, slot: int) -> None:
 
 
 @private
-def _plan(state: RolloutState, table: StepTable, r: int) -> None:
+def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     """Work out replica r's next event: a finish, a prefill's end, a full KV cache, or a tool's answer."""
     limits, replica = state.limits[0], state.replicas[r]
     answer_s = state.returns_s[r, 0] if replica.num_returns > 0 else np.inf
@@ -288,11 +292,15 @@ def _plan(state: RolloutState, table: StepTable, r: int) -> None:
         _set_next(state, r, replica.time_s if _has_room(state, r) else max(answer_s, replica.time_s))
         return
     replica.max_batch = max(replica.max_batch, replica.num_running)
+    if _level(law, replica.num_running) != replica.level:
+        _redraw_all(state, law, law, r)
     context = replica.context_tokens / replica.num_running
     replica.segment = find_segment(table.knots, context, replica.segment)
     if limits.mode == PER_STEP:
         replica.next_step = replica.step + 1
-        step_s = step_seconds(table, replica.num_running, context, replica.segment)
+        step_s = step_seconds(
+            table, replica.level * table.rows_per_level + replica.num_running, context, replica.segment
+        )
         _set_next(state, r, replica.time_s + step_s + (replica.chunk_s if replica.join_step >= 0 else 0.0))
         return
     last = state.running[r, 0] >> _SLOT_BITS
@@ -315,10 +323,18 @@ def _plan(state: RolloutState, table: StepTable, r: int) -> None:
 
 
 @private
+def _level(law: StepLaw, batch: int) -> int:
+    """Return which number of draft tokens the engine chooses at this live batch."""
+    return law.level_of_batch[min(batch, law.level_of_batch.shape[0] - 1)]
+
+
+@private
 def _span(table: StepTable, replica: Record, steps: int, extra_s: float) -> float:
     if steps == 0:
         return 0.0
-    seconds = span_seconds(table, replica.num_running, replica.context_tokens, replica.growth, steps, replica.segment)
+    seconds = span_seconds(
+        table, replica.num_running, replica.context_tokens, replica.growth, steps, replica.segment, replica.level
+    )
     return seconds + steps * extra_s
 
 
@@ -333,6 +349,7 @@ def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, 
         extra_s,
         time_s - replica.time_s,
         most,
+        replica.level,
     )
 
 
@@ -512,7 +529,8 @@ def _begin_stretch(state: RolloutState, law: StepLaw, r: int, slot: int) -> None
         state.stretch_key[r, replica.num_running] = mix(record.key + np.uint64(record.draws))
         record.draws += 1
     else:
-        record.num_steps, record.draws = draw_steps(law, record.cls, record.key, record.draws, record.tokens_left)
+        cls = replica.level * limits.num_classes + record.cls
+        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
         record.growth = record.tokens_left / record.num_steps
         replica.growth += record.growth
         _heap_push(state.running[r], replica.num_running, (replica.step + record.num_steps) << _SLOT_BITS | slot)
@@ -561,9 +579,8 @@ def _cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
     if limits.mode == PER_STEP:
         done = record.tokens_left - state.left[r, place]
     else:
-        done = draw_partial_tokens(
-            law, record.cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done
-        )
+        cls = replica.level * limits.num_classes + record.cls
+        done = draw_partial_tokens(law, cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done)
         record.draws += PARTIAL_DRAWS
     record.tokens_left -= done
     record.context_tokens += done
@@ -597,19 +614,27 @@ def _abort_all(state: RolloutState, law: StepLaw, r: int) -> None:
 
 @private
 def _redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> None:
-    """Draw anew, from a new law, the steps that running sequences still need."""
+    """Draw anew, from a new law or at another number of draft tokens, the steps that running sequences still need."""
     limits, replica = state.limits[0], state.replicas[r]
     count = replica.num_running
+    old_level, level = replica.level, _level(law, count)
+    if limits.mode == PER_STEP:
+        replica.level = level
+        return
     replica.growth, replica.context_tokens = 0.0, 0.0
     for i in range(count):
+        replica.level = old_level
         slot = _cut_stretch(state, old_law, r, i)
+        replica.level = level
         record = state.slots[r * limits.max_live + slot]
         record.start_step = replica.step
-        record.num_steps, record.draws = draw_steps(law, record.cls, record.key, record.draws, record.tokens_left)
+        cls = level * limits.num_classes + record.cls
+        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
         record.growth = record.tokens_left / record.num_steps
         replica.growth += record.growth
         replica.context_tokens += record.context_tokens
         state.running[r, i] = (replica.step + record.num_steps) << _SLOT_BITS | slot
+    replica.level = level
     for i in range(count // 2 - 1, -1, -1):
         _heap_sift_down(state.running[r], i, count)
 

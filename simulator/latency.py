@@ -11,7 +11,7 @@ linear otherwise; between contexts linear. Below the smallest context: its value
 error unless extrapolation is allowed, and then it is said. Does not know replicas, nor who asks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ class Need:
     """Longest context of any sequence."""
     kv_tokens: float
     """KV capacity of a replica: batch x context beyond it cannot happen."""
+    keeps_draft_cache: bool = False
+    """At k = 0, whether one draft pass runs all the same, for an engine that may draft again later."""
 
 
 class TraceLatency:
@@ -82,12 +84,25 @@ class TraceLatency:
         Raises:
             TraceCoverageError: An operation, batch or context is missing, and extrapolation is not allowed.
         """
-        k = need.num_draft_tokens
-        passes = self._passes(need)
-        knots = np.array(sorted({context for grid, _ in passes for row in grid.values() for context in row}), float)
-        warnings = list(self._check_hull(need, passes, knots))
+        return self.step_tables([need])
+
+    def step_tables(self, needs: Sequence[Need]) -> tuple[StepTable, tuple[str, ...]]:
+        """Return one table with a level for each need, for an engine that chooses k by its live batch."""
+        grids = [grid for need in needs for grid, _ in self._passes(need)]
+        knots = np.array(sorted({context for grid in grids for row in grid.values() for context in row}), float)
+        warnings: list[str] = []
+        for need in needs:
+            warnings.extend(self._check_hull(need, self._passes(need), knots))
         if len(knots) == 1:
             knots = np.array([knots[0], max(knots[0] * 2, knots[0] + 1.0)])
+        step_s = np.concatenate([self._step_seconds(need, knots, warnings) for need in needs])
+        table = build_step_table(knots, step_s, *self._prefill(), num_levels=len(needs))
+        return table, tuple(dict.fromkeys(warnings))
+
+    def _step_seconds(self, need: Need, knots: F64, warnings: list[str]) -> F64:
+        """Return seconds[batch 0..max_batch, context] of one step at one number of draft tokens."""
+        k = need.num_draft_tokens
+        passes = self._passes(need)
         batches = self._padded_batches(need.max_batch, k, sorted({b for grid, _ in passes for b in grid}))
         step_s = np.zeros((need.max_batch + 1, len(knots)))
         for grid, times in passes:
@@ -106,9 +121,9 @@ class TraceLatency:
                     f"latency trace {self.trace.name}: no {operation.value} rows at {tokens_per_seq} tokens per "
                     "sequence; taken as contained in its passes"
                 )
-        step_s[1:] += self._overhead_s[0] + k * self._overhead_s[1]
-        tokens, seconds, attention = self._prefill()
-        return build_step_table(knots, step_s, tokens, seconds, attention), tuple(dict.fromkeys(warnings))
+        num_drafts = max(k, 1) if need.keeps_draft_cache else k
+        step_s[1:] += self._overhead_s[0] + num_drafts * self._overhead_s[1]
+        return step_s
 
     def evidence(self) -> Evidence:
         """Return where the trace's numbers come from."""
@@ -127,7 +142,8 @@ class TraceLatency:
         """Return the forward passes of one step, with how often each runs."""
         k = need.num_draft_tokens
         if k == 0:
-            return [(self._grid(Operation.DECODE, 1, need), 1)]
+            plain = [(self._grid(Operation.DECODE, 1, need), 1)]
+            return [*plain, (self._grid(Operation.DRAFT, 1, need), 1)] if need.keeps_draft_cache else plain
         passes = [
             (self._grid(Operation.VERIFY, k + 1, need), 1),
             (self._grid(Operation.DRAFT, k + 1, need), 1),

@@ -53,6 +53,7 @@ REPLICA_DTYPE = np.dtype(
         ("num_live", "i8"),  # slots in use, tool calls included
         ("context_tokens", "f8"),  # KV tokens of all running sequences
         ("growth", "f8"),  # tokens per step added to it
+        ("level", "i8"),  # number of draft tokens in use, as an index of the law's levels
         ("segment", "i8"),  # context knot interval last used
         ("join_step", "i8"),  # step at which the chunked prefill in progress ends; -1 none
         ("chunk_s", "f8"),  # what that prefill adds to every step

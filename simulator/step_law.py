@@ -5,7 +5,7 @@ for m = 0..10; while more than 2**m (k + 1) tokens remain, a block of 2**m steps
 the last few tokens are drawn from a table of S itself. Does not know time, batches or replicas.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,11 @@ I64 = NDArray[np.int64]
 
 
 class StepLaw(NamedTuple):
-    """Tables for one or more classes of requests; read by the kernels, made by `build_step_law`."""
+    """Tables for one or more classes of requests; read by the kernels, made by `build_step_law`.
+
+    An engine that chooses k by its live batch has one level for each k it may choose: its classes are those of the
+    first level, then those of the second, and so on; laws of fewer drafts have zero probability beyond their k + 1.
+    """
 
     num_draft_tokens: int
     pmf: F64
@@ -51,9 +55,14 @@ class StepLaw(NamedTuple):
     """[num_classes, LAST_TOKENS + 1, LAST_TOKENS + 1]: P(S <= n | tokens left)."""
     last_guide: I64
     """[num_classes, LAST_TOKENS + 1, 32]."""
+    level_of_batch: I64
+    """[batches]: level at each live batch; its last entry holds for all larger ones."""
 
 
-def build_step_law(pmf: F64, max_tokens: int) -> StepLaw:
+ONE_LEVEL: Final = np.zeros(1, np.int64)
+
+
+def build_step_law(pmf: F64, max_tokens: int, level_of_batch: I64 = ONE_LEVEL) -> StepLaw:
     """Return the tables for laws pmf[num_classes, k + 1] and responses up to max_tokens."""
     num_classes, width = pmf.shape
     levels = 1
@@ -94,6 +103,7 @@ def build_step_law(pmf: F64, max_tokens: int) -> StepLaw:
         guide,
         last_cdf,
         last_guide,
+        level_of_batch,
     )
 
 

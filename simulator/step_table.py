@@ -4,6 +4,7 @@ Between knots the step time is linear in the context, so the time of many steps 
 integral with a closed form. Does not know where the numbers come from (`latency`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,26 +16,34 @@ F64 = NDArray[np.float64]
 
 
 class StepTable(NamedTuple):
-    """Costs of one replica under one number of draft tokens."""
+    """Costs of one replica, for each number of draft tokens ("level") that its engine may choose."""
 
     knots: F64
     """[knots]: mean context per sequence, tokens, ascending."""
     step_s: F64
-    """[max_batch + 1, knots]: seconds of one (speculative) step; row 0 is zero."""
+    """[levels x (max_batch + 1), knots]: seconds of one (speculative) step; the row of an empty batch is zero."""
     integral: F64
-    """[max_batch + 1, knots]: integral of step_s over context from the first knot, second tokens."""
+    """Shaped as step_s: its integral over context from the first knot, second tokens."""
     prefill_tokens: F64
     """[points]: new tokens in one pass, ascending, from 0."""
     prefill_s: F64
     """[points]: seconds of that pass without attention to a context; linear beyond the last point."""
     attention_s_per_token2: float
     """Seconds per (new token x context token) of prefill attention."""
+    rows_per_level: int
+    """max_batch + 1."""
 
 
 def build_step_table(
-    knots: F64, step_s: F64, prefill_tokens: F64, prefill_s: F64, attention_s_per_token2: float
+    knots: F64,
+    step_s: F64,
+    prefill_tokens: F64,
+    prefill_s: F64,
+    attention_s_per_token2: float,
+    *,
+    num_levels: int = 1,
 ) -> StepTable:
-    """Return a table with its integrals; `step_s` has one row per batch 0..max_batch."""
+    """Return a table with its integrals; `step_s` has one row per batch 0..max_batch, level after level."""
     pieces = (step_s[:, 1:] + step_s[:, :-1]) / 2 * np.diff(knots)
     integral = np.concatenate([np.zeros((len(step_s), 1)), np.cumsum(pieces, axis=1)], axis=1)
     return StepTable(
@@ -44,6 +53,20 @@ def build_step_table(
         np.ascontiguousarray(prefill_tokens, np.float64),
         np.ascontiguousarray(prefill_s, np.float64),
         float(attention_s_per_token2),
+        len(step_s) // num_levels,
+    )
+
+
+def scaled(table: StepTable, everything: float, steps: Sequence[float]) -> StepTable:
+    """Return a table whose decode steps cost `everything` x the level's own factor, and prefills `everything`."""
+    factors = np.repeat(np.asarray(steps, np.float64) * everything, table.rows_per_level)
+    return build_step_table(
+        table.knots,
+        table.step_s * factors[:, None],
+        table.prefill_tokens,
+        table.prefill_s * everything,
+        table.attention_s_per_token2 * everything,
+        num_levels=len(steps),
     )
 
 
@@ -60,52 +83,62 @@ def find_segment(knots: F64, context: float, guess: int) -> int:
 
 
 @inlined
-def step_seconds(table: StepTable, batch: int, context: float, segment: int) -> float:
+def step_seconds(table: StepTable, row: int, context: float, segment: int) -> float:
     """Return the time of one step; flat below the first knot, linear above the last."""
     x = max(context, table.knots[0])
     a, b = table.knots[segment], table.knots[segment + 1]
-    low, high = table.step_s[batch, segment], table.step_s[batch, segment + 1]
+    low, high = table.step_s[row, segment], table.step_s[row, segment + 1]
     return low + (high - low) * ((x - a) / (b - a))
 
 
 @inlined
-def _antiderivative(table: StepTable, batch: int, context: float, guess: int) -> float:
+def _antiderivative(table: StepTable, row: int, context: float, guess: int) -> float:
     if context <= table.knots[0]:
-        return (context - table.knots[0]) * table.step_s[batch, 0]
+        return (context - table.knots[0]) * table.step_s[row, 0]
     i = find_segment(table.knots, context, guess)
-    here = step_seconds(table, batch, context, i)
-    return table.integral[batch, i] + (here + table.step_s[batch, i]) / 2 * (context - table.knots[i])
+    here = step_seconds(table, row, context, i)
+    return table.integral[row, i] + (here + table.step_s[row, i]) / 2 * (context - table.knots[i])
 
 
 @inlined
-def span_seconds(table: StepTable, batch: int, total_context: float, growth: float, steps: int, segment: int) -> float:
+def span_seconds(
+    table: StepTable, batch: int, total_context: float, growth: float, steps: int, segment: int, level: int = 0
+) -> float:
     """Return the time of `steps` steps during which the batch's total context grows by `growth` tokens per step.
 
     The sum over steps is the integral from half a step before the first to half a step before the end (midpoint
     rule), exact where the step time is linear.
     """
+    row = level * table.rows_per_level + batch
     if steps == 1 or growth <= 0.0:
         context = total_context / batch
-        return steps * step_seconds(table, batch, context, find_segment(table.knots, context, segment))
+        return steps * step_seconds(table, row, context, find_segment(table.knots, context, segment))
     per_step = growth / batch
     low = total_context / batch - 0.5 * per_step
     high = low + per_step * steps
     i = find_segment(table.knots, low, segment)
     if high < table.knots[i + 1] and low >= table.knots[0]:
-        return steps * step_seconds(table, batch, 0.5 * (low + high), i)
-    area = _antiderivative(table, batch, high, i) - _antiderivative(table, batch, low, i)
+        return steps * step_seconds(table, row, 0.5 * (low + high), i)
+    area = _antiderivative(table, row, high, i) - _antiderivative(table, row, low, i)
     return area / per_step
 
 
 @inlined
 def steps_within(
-    table: StepTable, batch: int, total_context: float, growth: float, extra_s: float, seconds: float, most: int
+    table: StepTable,
+    batch: int,
+    total_context: float,
+    growth: float,
+    extra_s: float,
+    seconds: float,
+    most: int,
+    level: int = 0,
 ) -> int:
     """Return the fewest steps (at least 1, at most `most`) that take `seconds` or longer."""
     low, high = 1, most
     while low < high:
         middle = (low + high) // 2
-        if span_seconds(table, batch, total_context, growth, middle, 0) + middle * extra_s >= seconds:
+        if span_seconds(table, batch, total_context, growth, middle, 0, level) + middle * extra_s >= seconds:
             high = middle
         else:
             low = middle + 1

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
-from simulator.config import Length, SyntheticWorkload, TraceWorkload
+from simulator.config import MAX_TOKENS, Length, QuantilesLength, SyntheticWorkload, TraceWorkload
 from simulator.rng import generator
 from traces.workload import WorkloadTrace
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Workload:
     """[groups]: tokens the trainer sees, prompts, observations and responses."""
     group_output_tokens: I64
     """[groups]: tokens generated."""
+    truncated_fraction: float | None = None
+    """Share of responses cut at the longest length, before turns are; None: a trace does not say."""
 
     @property
     def num_sequences(self) -> int:
@@ -52,22 +56,31 @@ class Workload:
         return int(np.add.reduceat(per_turn, self.first_turn[:-1], dtype=np.int64).max())
 
     @property
+    def mean_context_tokens(self) -> float:
+        """Return the context of a typical decode step: what was there before a turn and half of what it adds."""
+        return float(np.mean(self.group_tokens / self.group_size)) / 2
+
+    @property
     def max_output_tokens(self) -> int:
         """Return the longest single turn."""
         return int(self.output_tokens.max())
 
 
-def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int) -> Workload:
-    """Return `num_groups` groups; group g is the same however many groups are asked for."""
+def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int, first_step: int = 0) -> Workload:
+    """Return `num_groups` groups; group g is the same however many groups are asked for.
+
+    Lengths drift with the RL step that a group belongs to when groups are trained on in order: the first
+    `prompts_per_step` groups are those of `first_step`.
+    """
     group_size = config.group_size
     num_sequences = num_groups * group_size
     prompt_tokens = _draw_counts(config.prompt_tokens, num_groups, *seed, "prompt").repeat(group_size)
-    response_tokens = _draw_counts(config.response_tokens, num_sequences, *seed, "response")
+    response_tokens, truncated = _draw_responses(config, num_groups, first_step, *seed, "response")
     groups = np.arange(num_groups, dtype=np.int32).repeat(group_size)
     if config.turns is None:
         first_turn = np.arange(num_sequences + 1, dtype=np.int64)
         delays = np.zeros(num_sequences, np.float32)
-        return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups)
+        return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups, truncated)
     turns = np.minimum(_draw_counts(config.turns.num_turns, num_sequences, *seed, "turns"), response_tokens)
     first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(turns, dtype=np.int64)])
     num_turns = int(first_turn[-1])
@@ -84,7 +97,7 @@ def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int) 
     kept = (context - before <= config.turns.max_context_tokens) | (index == 0)
     num_kept = np.add.reduceat(kept, first_turn[:-1], dtype=np.int64)
     first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(num_kept)])
-    return _assemble(first_turn, inputs[kept], outputs[kept], delays[kept], groups, num_groups)
+    return _assemble(first_turn, inputs[kept], outputs[kept], delays[kept], groups, num_groups, truncated)
 
 
 def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:
@@ -118,8 +131,21 @@ def groups_per_step(config: SyntheticWorkload | TraceWorkload, trace: WorkloadTr
     return round(sum(map(len, steps.values())) / len(steps))
 
 
+def quantile(length: QuantilesLength, probability: F64) -> F64:
+    """Return the lengths that responses stay at or below with these probabilities."""
+    shares, lengths = np.array(length.points).T
+    inside: F64 = np.exp(np.interp(probability, shares, np.log(lengths)))
+    return inside
+
+
 def _assemble(
-    first_turn: I64, inputs: I32, outputs: I32, delays: NDArray[np.float32], groups: I32, num_groups: int
+    first_turn: I64,
+    inputs: I32,
+    outputs: I32,
+    delays: NDArray[np.float32],
+    groups: I32,
+    num_groups: int,
+    truncated_fraction: float | None = None,
 ) -> Workload:
     group_size = np.bincount(groups, minlength=num_groups).astype(np.int32)
     first_sequence = np.cumsum(group_size, dtype=np.int64) - group_size
@@ -134,6 +160,7 @@ def _assemble(
         group_size=group_size,
         group_tokens=output_tokens + np.add.reduceat(inputs, group_turns, dtype=np.int64),
         group_output_tokens=output_tokens,
+        truncated_fraction=truncated_fraction,
     )
 
 
@@ -141,32 +168,70 @@ _CHUNK = 1 << 18
 """Draws made at a time, so that a run of millions of sequences needs no more memory than its tokens."""
 
 
+def _draw_responses(
+    config: SyntheticWorkload, num_groups: int, first_step: int, *stream: str | int
+) -> tuple[I32, float]:
+    """Return the length of every response, group after group, and the share that is cut at the longest length."""
+    size, length, share = config.group_size, config.response_tokens, config.group_correlation or 0.0
+    own, common = generator(*stream), generator(*stream, "group")
+    longest = _limits(length)[1] * (1 - 1e-9)  # the logarithm's rounding must not hide a length that reaches it
+    drawn = np.empty(num_groups * size, np.int32)
+    num_cut = 0
+    chunk = max(_CHUNK // size, 1)
+    for first in range(0, num_groups, chunk):
+        groups = np.arange(first, min(first + chunk, num_groups))
+        normal = own.standard_normal(len(groups) * size)
+        if share:
+            # Gaussian copula: correlated normals, and every length still a function of one standard normal.
+            together = common.standard_normal(len(groups)).repeat(size)
+            normal = np.sqrt(share) * together + np.sqrt(1 - share) * normal
+        natural = _natural(length, normal)
+        if config.length_drift is not None:
+            steps, factors = np.array(config.length_drift).T
+            natural *= np.interp(first_step + groups // config.prompts_per_step, steps, factors).repeat(size)
+        num_cut += int(np.count_nonzero(natural >= longest))
+        drawn[first * size : (groups[-1] + 1) * size] = _counts(_cut(length, natural))
+    return drawn, num_cut / len(drawn)
+
+
 def _draw_counts(length: Length, count: int, *stream: str | int) -> I32:
     """Return `count` whole numbers, at least 1."""
     drawn = np.empty(count, np.int32)
-    values = _Drawer(length, *stream)
+    source = generator(*stream)
     for begin in range(0, count, _CHUNK):
         end = min(begin + _CHUNK, count)
-        drawn[begin:end] = np.maximum(np.rint(values.next(end - begin)), 1.0)
+        drawn[begin:end] = _counts(_cut(length, _natural(length, source.standard_normal(end - begin))))
     return drawn
 
 
-def _draw(length: Length, count: int, *stream: str | int) -> NDArray[np.float64]:
-    return _Drawer(length, *stream).next(count)
+def _draw(length: Length, count: int, *stream: str | int) -> F64:
+    return _cut(length, _natural(length, generator(*stream).standard_normal(count)))
 
 
-class _Drawer:
-    """Draws one after the other from one stream, in pieces of any size."""
+def _counts(lengths: F64) -> F64:
+    return np.maximum(np.rint(lengths), 1.0)
 
-    def __init__(self, length: Length, *stream: str | int) -> None:
-        self._length = length
-        self._generator = generator(*stream)
 
-    def next(self, count: int) -> NDArray[np.float64]:
-        length = self._length
-        if length.kind == "constant":
-            return np.full(count, float(length.value))
-        normal = self._generator.standard_normal(count)
-        log_mean = np.log(length.mean) - length.sigma**2 / 2
-        clipped: NDArray[np.float64] = np.clip(np.exp(log_mean + length.sigma * normal), length.minimum, length.maximum)
-        return clipped
+def _cut(length: Length, natural: F64) -> F64:
+    return np.clip(natural, *_limits(length))
+
+
+def _limits(length: Length) -> tuple[float, float]:
+    if length.kind == "constant":
+        return 0.0, float(MAX_TOKENS)
+    return (length.minimum, length.maximum) if length.kind == "lognormal" else (0.0, length.points[-1][1])
+
+
+def _natural(length: Length, normal: F64) -> F64:
+    """Return lengths before any cut, as a rising function of standard normal numbers."""
+    if length.kind == "constant":
+        return np.full(len(normal), float(length.value))
+    if length.kind == "quantiles":
+        return quantile(length, ndtr(normal))
+    if length.mean is not None:
+        log_median = np.log(length.mean) - length.sigma**2 / 2
+    else:
+        assert length.median is not None
+        log_median = np.log(length.median)
+    lengths: F64 = np.exp(log_median + length.sigma * normal)
+    return lengths

@@ -31,22 +31,22 @@ def test_laws_give_the_papers_accept_length(recipe: str, fit: str, entropy: floa
 
 
 def test_a_law_is_kept_inside_one_and_k_plus_one_at_any_entropy_and_shift() -> None:
-    source = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.0)
+    source = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0)
     assert source.cumulative(3, 20.0).tolist() == [0.0, 0.0, 0.0]
-    above = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.0, accept_length_shift=9.0)
+    above = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=9.0)
     assert above.cumulative(5, 0.3).tolist() == [1.0] * 5
 
 
 def test_a_shift_moves_a_law_by_tokens_at_its_own_k() -> None:
-    plain = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.0)
-    shifted = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.0, accept_length_shift=-0.2)
+    plain = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0)
+    shifted = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=-0.2)
     difference = accept_length(plain.cumulative(3, 0.3)) - accept_length(shifted.cumulative(3, 0.3))
     assert difference == pytest.approx(0.2)
 
 
 def test_temperature_scales_the_accepted_drafts_of_a_law() -> None:
-    hot = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.2)
-    plain = build_acceptance(LawAcceptance(recipe="to"), arm="x", temperature=1.0)
+    hot = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.2)
+    plain = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0)
     ratio = hot.cumulative(3, 0.3).sum() / plain.cumulative(3, 0.3).sum()
     assert ratio == pytest.approx((2.683 - 1) / (2.98 - 1))
 
@@ -103,11 +103,11 @@ def test_an_unknown_fit_lists_the_fits() -> None:
 
 def test_an_unknown_trace_is_named() -> None:
     with pytest.raises(TraceError, match="bebop-paper"):
-        build_acceptance(LawAcceptance(recipe="to", trace="bebop-papper"), arm="to", temperature=1.0)
+        build_acceptance(LawAcceptance(recipe="to", trace="bebop-papper", fit="all_runs"), arm="to", temperature=1.0)
 
 
 def test_a_law_without_entropy_asks_for_one() -> None:
-    source = build_acceptance(LawAcceptance(recipe="to"), arm="to", temperature=1.0)
+    source = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="to", temperature=1.0)
     with pytest.raises(ScenarioError, match=r"^entropy: missing, but arms\.to\.acceptance is a law of entropy; give"):
         source.cumulative(3, None)
 

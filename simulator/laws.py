@@ -1,0 +1,96 @@
+"""Step laws of an arm along the run: policy version -> how many steps responses need, at which draft length.
+
+Where the engine chooses k by its live batch, a law holds a level for each k, and says which level each batch uses.
+Does not know replicas.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.acceptance import Acceptance
+from simulator.config import AdaptiveDraftLength, ArmConfig, DraftLengthByBatch
+from simulator.entropy import Entropy
+from simulator.speculation import dispersed_classes, emitted_pmf
+from simulator.step_law import ONE_LEVEL, StepLaw, build_step_law
+from simulator.step_table import StepTable
+from simulator.workload import Workload
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+MAX_LAWS = 256
+"""Step laws kept per run, about 0.1 MB each: enough for the counterfactuals of a run to share them."""
+
+
+class ArmInputs(Protocol):
+    """What is asked of a scenario's inputs."""
+
+    entropy: Entropy
+
+    def arm(self, name: str) -> ArmConfig: ...
+    def acceptance(self, name: str, shift: float = 0.0) -> Acceptance | None: ...
+
+
+def draft_lengths(arm: ArmConfig) -> list[int]:
+    """Return the numbers of draft tokens that the arm's engine may use, ascending."""
+    choice = arm.draft_length
+    if isinstance(choice, DraftLengthByBatch):
+        return sorted({k for _, _, k in choice.table})
+    return list(range(arm.k + 1)) if isinstance(choice, AdaptiveDraftLength) else [arm.k]
+
+
+class Laws:
+    """Policy version -> step law, made once for each distinct acceptance."""
+
+    def __init__(
+        self, inputs: ArmInputs, name: str, shift: float, workload: Workload, table: StepTable, first_step: int
+    ) -> None:
+        """Prepare the laws of one arm; `shift` tokens are added to its accept length."""
+        self._arm, self._entropy, self._first_step = inputs.arm(name), inputs.entropy, first_step
+        self._acceptance = inputs.acceptance(name, shift)
+        self._choices = draft_lengths(self._arm)
+        self._table = table
+        self._max_tokens = workload.max_output_tokens
+        self._context_tokens = workload.mean_context_tokens
+        self._cache: dict[bytes, StepLaw] = {}
+        # Rates that are all 0 or 1 have one class only; the kernels need as many at every version.
+        self.num_classes = len(dispersed_classes(np.full(self._arm.k, 0.5), self._arm.dispersion)[0])
+
+    def law(self, version: int) -> StepLaw:
+        """Return the law under this policy version; the same object while acceptance stays the same."""
+        pmf = np.concatenate([self._pmf(k, version) for k in self._choices])
+        key = pmf.tobytes()
+        if key not in self._cache:
+            if len(self._cache) >= MAX_LAWS:
+                self._cache.clear()
+            self._cache[key] = build_step_law(pmf, self._max_tokens, self._levels(pmf))
+        return self._cache[key]
+
+    def _pmf(self, k: int, version: int) -> F64:
+        """Return P(emit 1 .. most + 1 tokens) of each class, most = the largest k of the arm."""
+        width = self._arm.k + 1
+        if self._acceptance is None or k == 0:
+            return np.eye(1, width).repeat(self.num_classes, axis=0)
+        cumulative = self._acceptance.cumulative(k, self._entropy.at(self._first_step + version))
+        _, classes = dispersed_classes(cumulative, self._arm.dispersion)
+        pmf = np.stack([np.pad(emitted_pmf(row), (0, width - k - 1)) for row in classes])
+        return pmf.repeat(self.num_classes // len(pmf), axis=0)
+
+    def _levels(self, pmf: F64) -> I64:
+        """Return the index into the choices of k that each live batch uses."""
+        choice, table = self._arm.draft_length, self._table
+        if choice is None:
+            return ONE_LEVEL
+        levels = np.zeros(table.rows_per_level, np.int64)
+        if isinstance(choice, DraftLengthByBatch):
+            for first, last, k in choice.table:
+                levels[first : last + 1] = self._choices.index(k)
+            levels[choice.table[-1][1] :] = self._choices.index(choice.table[-1][2])
+            return levels
+        emitted = (pmf @ np.arange(1, pmf.shape[1] + 1)).reshape(len(self._choices), -1).mean(axis=1)
+        seconds = np.stack([np.interp(self._context_tokens, table.knots, row) for row in table.step_s])
+        goodput = emitted[:, None] / np.maximum(seconds.reshape(len(self._choices), -1), 1e-300)
+        levels[1:] = goodput.argmax(axis=0)[1:]  # the smaller k on ties
+        return levels
