@@ -1,0 +1,507 @@
+"""The rollout side and the cluster as queues, against theory.
+
+Statistical tests have fixed seeds, at least 30 replications, a warm-up that is thrown away, and one level chosen
+beforehand; each also demands that its interval be narrow enough to have noticed an error of a few percent.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simulator.kernels import advance, submit
+from simulator.policies import run_cluster
+from simulator.rollout_state import JUMP, PER_STEP, RolloutState
+from simulator.step_law import StepLaw, build_step_law
+from simulator.step_table import StepTable
+from simulator.trainer import TrainerCost
+from simulator.workload import Workload
+from tests.simulator.queues import (
+    F64,
+    I64,
+    arrivals_of,
+    cyclic_chain_throughput,
+    erlang_c_wait,
+    expected_slowest_empirical,
+    expected_slowest_geometric,
+    lindley_waits,
+    mean_value_analysis,
+    pollaczek_khinchine_wait,
+    station,
+    table_by_batch,
+    tandem_ends,
+    turns_of,
+)
+from tests.simulator.rollouts import ALL, PMF, workload_from
+from tests.simulator.small_parts import Small, fully_async
+
+ALPHA = 1e-4
+NUM_SEEDS = 40
+PLAIN = build_step_law(np.array([[1.0]]), 1000)
+SPEC = build_step_law(np.array([PMF[3]]), 100_000)
+STEP_S = 2.0**-10
+
+
+def assert_mean(values: list[float] | F64, expected: float, *, within: float) -> None:
+    """Accept the theory at level ALPHA, with an interval no wider than `within` of it."""
+    assert len(values) >= 30
+    half = stats.t.isf(ALPHA / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    assert half < within * expected, (half, expected)
+    assert abs(np.mean(values) - expected) <= half, (np.mean(values), expected, half)
+
+
+def geometric(rng: np.random.Generator, mean: float, size: object) -> I64:
+    return rng.geometric(1.0 / mean, size).astype(np.int64)  # type: ignore[call-overload,no-any-return]
+
+
+def lognormal(rng: np.random.Generator, mean: float, size: object, sigma: float = 1.0) -> I64:
+    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, size)  # type: ignore[call-overload]
+    return np.maximum(np.rint(drawn), 1).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def play(state: RolloutState, table: StepTable, law: StepLaw = PLAIN, until_s: float = np.inf) -> RolloutState:
+    submit(state, table, law, len(state.first_turn) - 1, 0.0)
+    advance(state, table, law, until_s, ALL)
+    return state
+
+
+# ---------------------------------------------------------------- open queues: M/M/c, M/D/1, M/G/1
+
+SERVICES = {
+    "M/D/1": lambda rng, n: np.full(n, 1000, np.int64),
+    "M/M/1": lambda rng, n: geometric(rng, 1000, n),
+    "M/G/1": lambda rng, n: lognormal(rng, 1000, n, 0.8),
+}
+SECOND_MOMENT = {"M/D/1": 1.0, "M/M/1": 2.0, "M/G/1": np.exp(0.8**2)}
+"""E[S^2] / E[S]^2."""
+
+
+def waits_of(steps: I64, arrival_s: F64, num_servers: int, mode: int = JUMP) -> tuple[F64, F64]:
+    """Return (waits, arrival times as the replica knows them)."""
+    workload = arrivals_of(steps, arrival_s)
+    known_s = workload.delay_s[1::2].astype(np.float64)
+    state = play(
+        station(workload, num_servers=num_servers, mode=mode), table_by_batch(np.full(num_servers + 1, STEP_S))
+    )
+    return state.finish_s - known_s - steps * STEP_S, known_s
+
+
+@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_place_is_a_single_server_queue_customer_by_customer(name: str, mode: int) -> None:
+    rng = np.random.default_rng(1)
+    steps, arrival_s = SERVICES[name](rng, 300), np.cumsum(rng.exponential(1.2, 300))
+    waits, known_s = waits_of(steps, arrival_s, 1, mode)
+    np.testing.assert_allclose(waits, lindley_waits(known_s, steps * STEP_S), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_mean_wait_is_that_of_pollaczek_and_khinchine(name: str) -> None:
+    means, mean_s = [], 1000 * STEP_S
+    for seed in range(NUM_SEEDS):
+        rng = np.random.default_rng([2, seed])
+        steps = SERVICES[name](rng, 8000)
+        waits, _ = waits_of(steps, np.cumsum(rng.exponential(mean_s / 0.6, 8000)), 1)
+        means.append(waits[500:].mean())
+    assert_mean(means, pollaczek_khinchine_wait(0.6 / mean_s, mean_s, SECOND_MOMENT[name] * mean_s**2), within=0.08)
+
+
+@pytest.mark.parametrize("num_servers", [2, 4, 16])
+def test_the_mean_wait_for_one_of_several_places_is_that_of_erlang(num_servers: int) -> None:
+    means, mean_s = [], 2000 * STEP_S
+    for seed in range(NUM_SEEDS):
+        rng = np.random.default_rng([3, seed])
+        steps = geometric(rng, 2000, 48000)
+        arrival_s = np.cumsum(rng.exponential(mean_s / (0.8 * num_servers), 48000))
+        waits, _ = waits_of(steps, arrival_s, num_servers)
+        means.append(waits[1000:].mean())
+    assert_mean(means, erlang_c_wait(0.8 * num_servers / mean_s, mean_s, num_servers), within=0.12)
+
+
+def test_replicas_of_one_place_are_the_servers_of_one_queue_customer_by_customer() -> None:
+    rng = np.random.default_rng(4)
+    steps, arrival_s = lognormal(rng, 1000, 300), np.cumsum(rng.exponential(0.4, 300))
+    workload = workload_from([0] * 300, (steps + 1).tolist())
+    state, table = station(workload, num_servers=1, num_replicas=3), table_by_batch(np.full(2, STEP_S))
+    state.limits["max_live"] = 1  # a fresh sequence waits in the common queue, not in a replica's own
+    for i, now_s in enumerate(arrival_s):
+        advance(state, table, PLAIN, now_s, ALL)
+        submit(state, table, PLAIN, i + 1, now_s)
+    advance(state, table, PLAIN, np.inf, ALL)
+    waits = state.finish_s - arrival_s - steps * STEP_S
+    np.testing.assert_allclose(waits, lindley_waits(arrival_s, steps * STEP_S, 3), atol=1e-9)
+
+
+@pytest.mark.parametrize("num_servers", [1, 5])
+def test_littles_law_holds_for_the_queue_the_batch_and_the_tools(num_servers: int) -> None:
+    rng = np.random.default_rng(5)
+    steps = lognormal(rng, 1000, 3000)
+    workload = arrivals_of(steps, np.cumsum(rng.exponential(1000 * STEP_S / (0.85 * num_servers), 3000)))
+    state, table = station(workload, num_servers=num_servers), table_by_batch(np.full(num_servers + 1, STEP_S))
+    arrival_s = workload.delay_s[1::2].astype(np.float64)
+    submit(state, table, PLAIN, 3000, 0.0)
+    end_s, seen = 1.5 * arrival_s[-1], []
+    for now_s in np.linspace(0.0, end_s, 4000):
+        advance(state, table, PLAIN, now_s, ALL)
+        seen.append([int(state.replicas[name][0]) for name in ("queue_len", "num_running", "num_returns")])
+    assert state.counters["finished"][0] == 3000
+    queue, batch, tools = np.mean(seen, axis=0)
+    waits = state.finish_s - arrival_s - steps * STEP_S
+    assert queue == pytest.approx(waits.sum() / end_s, rel=0.02)
+    assert batch == pytest.approx(steps.sum() * STEP_S / end_s, rel=0.02)
+    assert tools == pytest.approx(arrival_s.sum() / end_s, rel=0.02)
+
+
+# ---------------------------------------------------------------- closed: the machine-repair model
+
+NUM_CUSTOMERS, NUM_TURNS, PLACES = 12, 250, 4
+THINK_S, SERVICE_STEPS = 6.0, 2000
+CONSTANT = np.full(NUM_CUSTOMERS + 1, STEP_S)
+RISING = STEP_S * (0.5 + 0.2 * np.arange(NUM_CUSTOMERS + 1))
+
+
+def closed(
+    step_s: F64, places: int, draw: object, delays: str, law: StepLaw = PLAIN, steps_per_draw: float = 1.0
+) -> None:
+    """Compare a closed loop of N customers with MVA: throughput, batch, queue, tools, utilisation."""
+    n = np.arange(NUM_CUSTOMERS + 1)
+    batch = np.minimum(n, places)
+    rates = batch / (SERVICE_STEPS * steps_per_draw * step_s[batch])
+    throughput, shares = mean_value_analysis(NUM_CUSTOMERS, THINK_S, rates)
+    rows = []
+    for seed in range(NUM_SEEDS):
+        rng = np.random.default_rng([6, seed])
+        size = (NUM_CUSTOMERS, NUM_TURNS)
+        wait_s = rng.exponential(THINK_S, size) if delays == "exponential" else np.full(size, THINK_S)
+        if delays == "lognormal":
+            wait_s = rng.lognormal(np.log(THINK_S) - 0.5, 1.0, size)
+        rows.append(_watch_closed(turns_of(draw(rng, SERVICE_STEPS, size), wait_s), step_s, places, law, throughput))  # type: ignore[operator]
+    seen = np.array(rows)
+    assert_mean(seen[:, 0], throughput, within=0.02)
+    assert_mean(seen[:, 1], float(shares @ batch), within=0.03)
+    assert_mean(seen[:, 2] + 1.0, float(shares @ (n - batch)) + 1.0, within=0.06)  # the queue may be empty
+    assert_mean(seen[:, 3], throughput * THINK_S, within=0.03)
+    if np.ptp(step_s) == 0:  # utilisation law: U = X S
+        assert_mean(seen[:, 4], throughput * SERVICE_STEPS * steps_per_draw * STEP_S, within=0.03)
+
+
+def _watch_closed(workload: Workload, step_s: F64, places: int, law: StepLaw, throughput: float) -> list[float]:
+    state, table = station(workload, num_servers=places, k=law.num_draft_tokens), table_by_batch(step_s[: places + 1])
+    cycle_s = NUM_CUSTOMERS / throughput
+    begin_s, end_s = 20 * cycle_s, 0.7 * NUM_TURNS * cycle_s  # nobody has run out of turns by then
+    play(state, table, law, begin_s)
+    before = state.replicas[0].copy()
+    seen = []
+    for now_s in np.linspace(begin_s, end_s, 400):
+        advance(state, table, law, now_s, ALL)
+        seen.append([int(state.replicas[name][0]) for name in ("num_running", "queue_len", "num_returns")])
+    assert state.counters["finished"][0] == 0
+    after, span_s = state.replicas[0], end_s - begin_s
+    turns = (after["first_tokens"] - before["first_tokens"]) / span_s
+    used = (after["seq_steps"] - before["seq_steps"]) * step_s[1] / span_s
+    return [float(turns), *np.mean(seen, axis=0).tolist(), float(used)]
+
+
+def test_a_closed_loop_with_few_places_is_the_machine_repair_model() -> None:
+    closed(CONSTANT, PLACES, geometric, "exponential")
+
+
+@pytest.mark.parametrize("delays", ["constant", "lognormal"])
+def test_only_the_mean_of_the_tool_delays_counts(delays: str) -> None:
+    closed(CONSTANT, PLACES, geometric, delays)
+
+
+def test_steps_that_cost_more_in_larger_batches_are_a_load_dependent_station() -> None:
+    closed(RISING, PLACES, geometric, "exponential")
+
+
+def test_a_batch_with_room_for_all_is_processor_sharing_and_only_mean_lengths_count() -> None:
+    closed(RISING, NUM_CUSTOMERS, lognormal, "exponential")
+
+
+def test_speculation_divides_the_service_by_the_tokens_per_step() -> None:
+    """Geometric tokens take geometric steps: P(S > n) = E[q^A]^n, because the response forgets how long it is."""
+    q = 1.0 - 1.0 / SERVICE_STEPS
+    survives = float(np.array(PMF[3]) @ q ** np.arange(1, 5))
+    closed(CONSTANT, PLACES, geometric, "exponential", SPEC, 1.0 / (1.0 - survives) / SERVICE_STEPS)
+
+
+# ---------------------------------------------------------------- the slowest of n, and tokens per step
+
+
+@pytest.mark.parametrize("k", [0, 3])
+@pytest.mark.parametrize("n", [1, 8, 32])
+def test_a_batch_of_geometric_lengths_takes_as_long_as_the_slowest_should(n: int, k: int) -> None:
+    num_replicas, mean = 1200, 300
+    tokens = geometric(np.random.default_rng([7, n, k]), mean, n * num_replicas)
+    workload = workload_from([0] * len(tokens), (tokens + 1).tolist())
+    state = station(workload, num_servers=n, k=k, num_replicas=num_replicas)
+    state.limits["max_live"] = n
+    law = SPEC if k else PLAIN
+    play(state, table_by_batch(np.ones(n + 1)), law)
+    slowest = state.replicas["busy_s"]
+    survives = float(np.array(PMF[k]) @ (1.0 - 1.0 / mean) ** np.arange(1, k + 2))
+    assert_mean(slowest, expected_slowest_geometric(survives, n), within=0.13)
+    harmonic = (1.0 / np.arange(1, n + 1)).sum() / -np.log(survives)  # of exponential lengths
+    assert expected_slowest_geometric(survives, n) == pytest.approx(harmonic, rel=0.01)
+
+
+def test_a_synchronous_step_generates_as_long_as_the_slowest_of_the_table_should() -> None:
+    lengths = np.random.default_rng(8).lognormal(6.0, 0.9, 1000).astype(np.int64) + 2
+    small = Small(prompts_per_step=16, group_size=1, num_replicas=1, max_running=16, prefill_s=0.0, num_steps=600)
+    parts = small.parts()
+    rng = np.random.default_rng(9)
+    drawn = rng.choice(lengths, parts.workload.num_sequences)
+    parts = replace(parts, workload=workload_from([0] * len(drawn), drawn.tolist()))
+    generation_s = [step.generation_s for step in run_cluster(parts).steps]
+    expected = expected_slowest_empirical((lengths - 1) * small.step_s, 16)
+    assert_mean(generation_s, expected, within=0.1)
+
+
+@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+def test_tokens_per_step_are_one_plus_the_sum_of_c(mode: int) -> None:
+    cumulative = np.cumsum(PMF[3][::-1])[::-1][1:]  # c_j = P(at least j drafts accepted)
+    ratios = []
+    for seed in range(30):
+        workload = workload_from([0] * 40, [4000] * 40)
+        state = station(workload, num_servers=40, k=3, mode=mode)
+        state.stream[0] = seed
+        replica = play(state, table_by_batch(np.ones(41)), SPEC).replicas[0]
+        ratios.append(float(replica["stretch_tokens"] / replica["stretch_steps"]))
+    assert_mean(ratios, 1.0 + float(cumulative.sum()), within=0.002)
+
+
+# ---------------------------------------------------------------- a tandem with a finite buffer
+
+
+def tandem(
+    steps: I64, train_tokens: I64, *, staleness: int, sync_s: float, num_replicas: int = 1
+) -> list[tuple[float, float]]:
+    """Return (end of each RL step, waited): one response per RL step, the trainer's seconds in units of 2**-10."""
+    num_steps = len(steps) - staleness - 12
+    small = Small(
+        fully_async(staleness, "in_place"),
+        prompts_per_step=1,
+        group_size=1,
+        num_replicas=num_replicas,
+        max_running=1,
+        num_steps=num_steps,
+        prefill_s=0.0,
+        sync_s=sync_s,
+        step_s=STEP_S,
+    )
+    workload = replace(workload_from([0] * len(steps), (steps + 1).tolist()), group_tokens=train_tokens)
+    parts = replace(small.parts(), workload=workload, trainer=TrainerCost(0.0, STEP_S))
+    return [(step.end_s, step.wait_s) for step in run_cluster(parts).steps]
+
+
+@pytest.mark.parametrize("sync_s", [0.0, 0.125])
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+@pytest.mark.parametrize("train_mean", [60, 200, 600])
+def test_rollout_and_trainer_are_a_tandem_with_a_finite_buffer_bit_for_bit(
+    train_mean: int, staleness: int, sync_s: float
+) -> None:
+    rng = np.random.default_rng([10, train_mean, staleness])
+    steps, train = lognormal(rng, 200, 300), geometric(rng, train_mean, 300)
+    made = tandem(steps, train, staleness=staleness, sync_s=sync_s)
+    ends, finishes = tandem_ends(steps, STEP_S, train[: len(made)] * STEP_S, sync_s, staleness)
+    assert [end_s for end_s, _ in made] == ends
+    waits = [max(finish - begin, 0.0) for finish, begin in zip(finishes, [0.0, *ends], strict=False)]
+    assert [wait_s for _, wait_s in made] == waits[: len(made)]
+
+
+@pytest.mark.parametrize("num_replicas", [1, 3])
+@pytest.mark.parametrize("staleness", [0, 2, 5])
+def test_the_tandem_of_exponential_stages_is_its_markov_chain(staleness: int, num_replicas: int) -> None:
+    mean, rates = 4000, np.minimum(np.arange(staleness + 2), num_replicas) / (4000 * STEP_S)
+    train_mean = 3000 // num_replicas
+    per_s = []
+    for seed in range(NUM_SEEDS):
+        rng = np.random.default_rng([11, seed])
+        ends = [
+            e
+            for e, _ in tandem(
+                geometric(rng, mean, 400),
+                geometric(rng, train_mean, 400),
+                staleness=staleness,
+                sync_s=0.0,
+                num_replicas=num_replicas,
+            )
+        ]
+        per_s.append((len(ends) - 51) / (ends[-1] - ends[50]))
+    assert_mean(1.0 / np.array(per_s), 1.0 / cyclic_chain_throughput(rates, 1.0 / (train_mean * STEP_S)), within=0.04)
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_more_staleness_and_a_faster_trainer_end_no_rl_step_later(staleness: int) -> None:
+    rng = np.random.default_rng(12)
+    steps, train = lognormal(rng, 200, 300), geometric(rng, 200, 300)
+    ends = [end_s for end_s, _ in tandem(steps, train, staleness=staleness, sync_s=0.0)]
+    for other in (
+        tandem(steps, train, staleness=staleness + 1, sync_s=0.0),
+        tandem(steps, train * 9 // 10, staleness=staleness, sync_s=0.0),
+        tandem(steps * 9 // 10, train, staleness=staleness, sync_s=0.0),
+    ):
+        assert all(end_s <= later_s for (end_s, _), later_s in zip(other, ends, strict=False))
+        assert other[200][0] < ends[200]
+
+
+# ---------------------------------------------------------------- Amdahl
+
+
+@pytest.mark.parametrize("train_s", [1e-4, 0.03, 0.6, 30.0, 1e5])
+def test_speculation_speeds_up_a_synchronous_step_by_amdahls_law(train_s: float) -> None:
+    plain = Small(train_s=train_s, sync_s=0.0, prefill_s=0.0, num_steps=3)
+    faster = plain.but(pmf=(0.0, 0.0, 0.0, 1.0))  # 60 tokens after the first take 15 steps
+    one, two = (run_cluster(small.parts()).steps[-1].end_s / 3 for small in (plain, faster))
+    share = 60 * plain.step_s / (60 * plain.step_s + train_s)
+    assert one / two == pytest.approx(1.0 / (1.0 - share + share / 4.0), rel=1e-12)
+    if share < 1e-5:
+        assert one / two == pytest.approx(1.0, abs=1e-5)
+    if share > 0.999:
+        assert one / two == pytest.approx(4.0, rel=1e-2)
+
+
+def test_speculation_gains_nothing_where_an_asynchronous_trainer_is_never_kept_waiting() -> None:
+    plain = Small(fully_async(1, "in_place"), train_s=5.0, sync_s=0.0, prefill_s=0.0, num_steps=20)
+    faster = plain.but(pmf=(0.0, 0.0, 0.0, 1.0))
+    one, two = (run_cluster(small.parts()).steps for small in (plain, faster))
+    assert one[-1].end_s - one[0].end_s == pytest.approx(two[-1].end_s - two[0].end_s, rel=1e-12)
+
+
+# ---------------------------------------------------------------- monotone, under common random numbers
+
+
+def makespan(
+    workload: Workload, table: StepTable, *, places: int = 4, num_replicas: int = 2, law: StepLaw = PLAIN
+) -> float:
+    state = station(workload, num_servers=places, k=law.num_draft_tokens, num_replicas=num_replicas)
+    state.limits["max_live"] = places
+    return float(play(state, table, law).finish_s.max())
+
+
+def some_lengths(seed: int, count: int = 48) -> Workload:
+    return workload_from([0] * count, lognormal(np.random.default_rng([13, seed]), 150, count).tolist())
+
+
+@pytest.mark.parametrize("law", [PLAIN, SPEC], ids=["plain", "speculative"])
+def test_more_replicas_or_places_of_the_same_speed_never_take_longer(law: StepLaw) -> None:
+    """First come first served on equal servers has no anomalies without precedence (Kiefer and Wolfowitz 1955)."""
+    table = table_by_batch(np.full(50, STEP_S))
+    for seed in range(40):
+        workload = some_lengths(seed)
+        by_replicas = [makespan(workload, table, num_replicas=n, law=law) for n in (1, 2, 3, 5, 8, 12)]
+        by_places = [makespan(workload, table, places=n, law=law) for n in (1, 2, 3, 5, 8, 24)]
+        for spans in (by_replicas, by_places):
+            assert spans == sorted(spans, reverse=True)
+            assert spans[-1] < spans[0]
+
+
+@pytest.mark.parametrize("law", [PLAIN, SPEC], ids=["plain", "speculative"])
+def test_steps_that_cost_less_never_take_longer_in_one_wave(law: StepLaw) -> None:
+    """In one wave nothing is admitted later, so no anomaly is possible, whatever a batch costs."""
+    rising = STEP_S * (1.0 + 0.1 * np.arange(25))
+    for seed in range(40):
+        workload = some_lengths(seed)
+        spans = [
+            makespan(workload, table_by_batch(step_s), places=24, law=law)
+            for step_s in (rising, np.minimum(rising, 2 * STEP_S), np.minimum(rising, STEP_S), rising / 8)
+        ]
+        assert spans == sorted(spans, reverse=True)
+
+
+def test_anomalies_of_several_waves_are_rare_and_small() -> None:
+    """The exception: cheaper large batches reorder who is served beside whom (Graham 1969), which may cost a little."""
+    rising = STEP_S * (1.0 + 0.3 * np.arange(9))
+    cheaper = np.where(np.arange(9) >= 7, 0.98 * rising, rising)
+    ratios = []
+    for seed in range(200):
+        workload = some_lengths(seed)
+        slow, fast = (makespan(workload, table_by_batch(step_s), places=8) for step_s in (rising, cheaper))
+        ratios.append(fast / slow)
+    assert np.mean(ratios) < 1.0
+    assert np.mean(np.array(ratios) > 1.0) < 0.1
+    assert max(ratios) < 1.1
+
+
+def test_higher_acceptance_is_never_slower() -> None:
+    laws = [
+        build_step_law(np.array([pmf]), 10_000)
+        for pmf in ([1.0, 0, 0, 0], [0.7, 0.1, 0.1, 0.1], [0.4, 0.2, 0.2, 0.2], [0.1, 0.2, 0.2, 0.5], [0, 0, 0, 1.0])
+    ]
+    table = table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(9)))
+    for seed in range(40):
+        workload = some_lengths(seed)
+        spans = [makespan(workload, table, places=8, law=law) for law in laws]
+        assert spans == sorted(spans, reverse=True)
+
+
+# ---------------------------------------------------------------- metamorphic
+
+
+def agentic(seed: int, factor: float = 1.0) -> Workload:
+    rng = np.random.default_rng([14, seed])
+    workload = turns_of(lognormal(rng, 60, (120, 4)), factor * rng.lognormal(-1.0, 1.0, (120, 4)).astype(np.float32))
+    return replace(workload, input_tokens=rng.integers(1, 60, 480).astype(np.int32))
+
+
+@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+@pytest.mark.parametrize("rule", ["wait", "abort_resume", "in_place"])
+def test_an_agentic_run_with_a_full_cache_takes_exactly_twice_as_long_at_half_the_speed(rule: str, mode: int) -> None:
+    ends = []
+    for factor in (1.0, 2.0):
+        small = Small(
+            fully_async(1, rule),
+            step_s=0.01 * factor,
+            prefill_s=0.1 * factor,
+            train_s=0.5 * factor,
+            sync_s=0.25 * factor,
+            pmf=tuple(PMF[3]),
+            prompts_per_step=10,
+            group_size=1,
+            kv_tokens=1000.0,
+            num_steps=8,
+        )
+        parts = replace(small.parts(), workload=agentic(0, factor), max_live=12)
+        steps = run_cluster(parts, mode=mode).steps
+        assert steps[-1].totals.preemptions > 0
+        ends.append([step.end_s for step in steps])
+    assert [2.0 * end_s for end_s in ends[0]] == ends[1]
+
+
+def test_numbering_customers_differently_changes_nobodys_wait() -> None:
+    rng = np.random.default_rng(15)
+    steps, arrival_s = lognormal(rng, 1000, 400), np.cumsum(rng.exponential(0.3, 400))
+    order = rng.permutation(400)
+    waits, _ = waits_of(steps, arrival_s, 4)
+    permuted, _ = waits_of(steps[order], arrival_s[order], 4)
+    assert np.array_equal(permuted, waits[order])
+
+
+def test_numbering_responses_differently_changes_nothing_in_law() -> None:
+    table = table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(9)))
+    spans: tuple[list[float], list[float]] = ([], [])
+    for seed in range(300):
+        tokens = some_lengths(seed).output_tokens
+        for i, made in enumerate((tokens, tokens[::-1])):
+            spans[i].append(makespan(workload_from([0] * len(tokens), made.tolist()), table, places=8, law=SPEC))
+    assert stats.ks_2samp(*spans, method="asymp").pvalue > ALPHA
+    differences = np.subtract(*spans)
+    assert abs(differences.mean()) < stats.t.isf(ALPHA / 2, 299) * differences.std(ddof=1) / np.sqrt(300)
+
+
+def test_a_class_of_replicas_is_two_classes_of_half_as_many() -> None:
+    def finish(workload: Workload, num_replicas: int) -> F64:
+        state = station(workload, num_servers=30, num_replicas=num_replicas)
+        return play(state, table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(31)))).finish_s
+
+    def part(workload: Workload, first: int, last: int) -> Workload:
+        turns = slice(4 * first, 4 * last)
+        made = turns_of(workload.output_tokens[turns].reshape(-1, 4) - 1, workload.delay_s[turns].reshape(-1, 4))
+        return replace(made, input_tokens=workload.input_tokens[turns])
+
+    for seed in range(10):
+        whole = agentic(seed)
+        halves = [finish(part(whole, first, first + 60), 2) for first in (0, 60)]
+        assert np.array_equal(finish(whole, 4), np.concatenate(halves))
