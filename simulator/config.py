@@ -163,6 +163,7 @@ class QuantilesLength(Strict):
     points: tuple[tuple[Share, Annotated[float, Field(gt=0, le=MAX_TOKENS)]], ...] = Field(
         min_length=2, max_length=1000
     )
+    """[probability, length] from 0 to 1: the median stands at 0.5, the 99th percentile at 0.99."""
 
     @model_validator(mode="after")
     def _points_ascend(self) -> Self:

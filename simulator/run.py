@@ -26,6 +26,7 @@ from simulator.metrics import Outcome, measure
 from simulator.parts import Parts
 from simulator.policies import run_cluster
 from simulator.provenance import check_origins, input_origins
+from simulator.workload import Workload
 from traces.report import (
     ArmReport,
     Interval,
@@ -42,6 +43,9 @@ MODEL_VERSION = "1"
 
 COVERAGE = 0.9
 """Share of runs that an interval holds."""
+
+MAX_TRUNCATED_FRACTION = 0.2
+"""Share of responses cut at the longest length above which the run warns."""
 
 MODEL_ERROR = "one replication gives no interval; raise run.replications"
 
@@ -113,7 +117,7 @@ def _replicate(inputs: Inputs, replication: int, ticks: Queue[None]) -> _Replica
     scenario = inputs.scenario
     workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
     result = _Replication({}, {}, ())
-    warnings: list[str] = []
+    warnings = _workload_warnings(workload)
     parts_of: dict[str, Parts] = {}
     for name in (BASELINE, *scenario.arms):  # all of them first: what one arm lacks is said before another is run
         parts_of[name], said = make_parts(inputs, name, workload, noise, replication)
@@ -293,6 +297,17 @@ def _compare(row: MeasuredConfig, results: _Results) -> MeasuredComparison:
         relative_error=error,
         source=row.source,
     )
+
+
+def _workload_warnings(workload: Workload) -> list[str]:
+    share = workload.truncated_fraction or 0.0
+    if share <= MAX_TRUNCATED_FRACTION:
+        return []
+    return [
+        f"workload.response_tokens: {100 * share:.0f} % of responses are cut at the longest length, above "
+        f"{100 * MAX_TRUNCATED_FRACTION:.0f} %, so most groups wait for the cut and not for their own tail; compare it "
+        "with the share that the run itself cuts, or raise the longest length"
+    ]
 
 
 def _run_warnings(inputs: Inputs, results: _Results) -> list[str]:

@@ -39,7 +39,7 @@ class Workload:
     group_output_tokens: I64
     """[groups]: tokens generated."""
     truncated_fraction: float | None = None
-    """Share of responses cut at the longest length, before turns are; None: a trace does not say."""
+    """Share of responses cut at the longest length, whatever a longest context cuts; None: a trace does not say."""
 
     @property
     def num_sequences(self) -> int:

@@ -181,6 +181,13 @@ def test_replications_and_seeds_draw_other_workloads(tmp_path: Path) -> None:
     assert more[: len(lengths(0))] == lengths(0)
 
 
+def test_lengths_drift_with_the_rl_steps_of_the_run(tmp_path: Path) -> None:
+    drift = "workload.length_drift=[[100, 1.0], [102, 3.0]]"
+    constant = 'workload.response_tokens={kind="constant", value=200}'
+    workload = make_workload(resolve(made_up.scenario(tmp_path, drift, constant, "run.first_step=99")), 0)
+    assert workload.output_tokens[:: 4 * 2].tolist() == [200, 200, 400] + [600] * (workload.num_groups // 4 - 3)
+
+
 def test_noise_is_the_same_for_all_arms_and_none_without_uncertainty(tmp_path: Path) -> None:
     assert make_noise(resolve(made_up.scenario(tmp_path)), 0) == Noise()
     inputs = resolve(made_up.scenario(tmp_path, "uncertainty.latency=0.1", "uncertainty.trainer=0.2"))

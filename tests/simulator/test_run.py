@@ -216,6 +216,15 @@ def test_more_acceptance_is_never_slower(policy: str, tmp_path: Path) -> None:
     assert lengths == sorted(lengths)
 
 
+def test_many_cut_responses_are_in_the_warnings(tmp_path: Path) -> None:
+    def cut(*overrides: str) -> list[str]:
+        return [line for line in report(tmp_path, *overrides).warnings if "are cut" in line]
+
+    assert cut() == cut("workload.response_tokens.maximum=600") == []
+    (line,) = cut("workload.response_tokens.maximum=400")
+    assert line.startswith("workload.response_tokens: 33 % of responses are cut at the longest length, above 20 %, ")
+
+
 def test_a_law_outside_its_entropy_range_is_in_the_warnings(tmp_path: Path) -> None:
     points = 'entropy={kind="piecewise", points=[[0, 0.4], [4, 0.6]]}'
     answered = report(tmp_path, LAW, points)

@@ -233,6 +233,57 @@ def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
             "maximum = 1e12",
             f"workload.response_tokens.maximum: 1000000000000.0 is not at most {MAX_TOKENS}",
         ),
+        ("mean = 300, ", "", "workload.response_tokens.mean: missing, and median too; state one of them"),
+        (
+            "mean = 300",
+            "mean = 300, median = 200",
+            "workload.response_tokens.median: 200 stands beside mean 300; state only one of them",
+        ),
+        (
+            "mean = 300",
+            "median = 3000",
+            "workload.response_tokens.median: 3000 must lie between minimum 1 and maximum 2000; change one of them",
+        ),
+        (
+            '"constant", value = 100',
+            '"quantiles", points = [[0.0, 64], [0.9, 500], [0.5, 900], [1.0, 1000]]',
+            "workload.prompt_tokens.points: probability 0.5 does not ascend after 0.9; sort them",
+        ),
+        (
+            '"constant", value = 100',
+            '"quantiles", points = [[0.0, 64], [0.5, 500], [1.0, 400]]',
+            "workload.prompt_tokens.points: length 400 falls after 500; a quantile never does",
+        ),
+        (
+            '"constant", value = 100',
+            '"quantiles", points = [[0.5, 64], [0.99, 500]]',
+            "workload.prompt_tokens.points: probabilities go from 0.5 to 0.99, not from 0 to 1; add the shortest",
+        ),
+        (
+            '"constant", value = 100',
+            '"quantiles", points = [[0, 64], [1, 64]]',
+            'workload.prompt_tokens.points: every length is 64; use kind = "constant"',
+        ),
+        (
+            '"constant", value = 100',
+            '"quantiles", points = [[0, 0], [1, 64]]',
+            f"workload.prompt_tokens.points[0][1]: 0 is not above 0{FIELDS}",
+        ),
+        (
+            "group_size = 2",
+            "group_size = 2\ngroup_correlation = 1.2",
+            f"workload.group_correlation: 1.2 is not at most 1{FIELDS}",
+        ),
+        (
+            "group_size = 2",
+            "group_size = 2\nlength_drift = [[10, 1.0], [10, 2.0]]",
+            "workload.length_drift: rl_step must ascend without repeats, got [10, 10]; sort the points",
+        ),
+        (
+            "group_size = 2",
+            "group_size = 2\nlength_drift = [[10, 0.0]]",
+            f"workload.length_drift[0][1]: 0.0 is not above 0{FIELDS}",
+        ),
         ("value = 100", "value = 1e12", f"workload.prompt_tokens.value: 1000000000000.0 is not at most {MAX_TOKENS}"),
         (
             "num_rollout_gpus = 2",
@@ -292,7 +343,8 @@ def test_a_wrong_field_is_named_with_its_value_and_limit(old: str, new: str, lin
     found = refusal(text, tmp_path)
     assert found.startswith(line)
     assert not any(
-        tag in found.split(":")[0] for tag in ("synthetic", "lognormal", "constant.", "fixed", "synchronous")
+        tag in found.split(":")[0]
+        for tag in ("synthetic", "lognormal", "constant.", "quantiles", "fixed", "synchronous")
     )
 
 
