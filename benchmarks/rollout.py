@@ -109,7 +109,7 @@ def rollout_parts(scenario: Scenario) -> Parts:
     inputs = resolve(scenario)
     step = scenario.workload
     assert step.kind == "synthetic"
-    workload = make_workload(replace(inputs, scenario=_with_steps(scenario, 1)), 0)
+    workload = make_workload(replace(inputs, scenario=with_steps(scenario, 1)), 0)
     parts, _ = make_parts(inputs, ARM, workload, make_noise(inputs, 0), 0)
     return _with_sequences(parts, step.prompts_per_step)
 
@@ -160,10 +160,10 @@ def measure_growth(scenario: Scenario, parts: Parts, jump: Timing, per_step: Tim
 def time_run(scenario: Scenario) -> Timing:
     """Return the time of a whole run of both arms."""
     seconds = []
-    _run_both_arms(_with_steps(scenario, 3))  # loads the machine code
+    run_both_arms(with_steps(scenario, 3))  # loads the machine code
     for _ in range(NUM_RUNS):
         begin_s = time.perf_counter()
-        _run_both_arms(scenario)
+        run_both_arms(scenario)
         seconds.append(time.perf_counter() - begin_s)
     return Timing(seconds)
 
@@ -174,7 +174,7 @@ def peak_rss_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def _run_both_arms(scenario: Scenario) -> None:
+def run_both_arms(scenario: Scenario) -> None:
     inputs = resolve(scenario)
     workload, noise = make_workload(inputs, 0), make_noise(inputs, 0)
     for name in (BASELINE, *scenario.arms):
@@ -182,7 +182,7 @@ def _run_both_arms(scenario: Scenario) -> None:
         measure(run_cluster(parts), parts, scenario.warmup_steps)
 
 
-def _with_steps(scenario: Scenario, num_steps: int) -> Scenario:
+def with_steps(scenario: Scenario, num_steps: int) -> Scenario:
     run = scenario.run.model_copy(update={"num_steps": num_steps, "warmup_steps": 0})
     return scenario.model_copy(update={"run": run})
 
