@@ -216,7 +216,7 @@ class SyntheticWorkload(Strict):
     response_tokens: Length
     """Generated tokens of a response, all turns together."""
     group_correlation: Share | None = None
-    """Share of the variance of log response length that the responses to one prompt have in common; None: 0."""
+    """Share of the variance of log length that responses to one prompt have in common (Gaussian copula); None: 0."""
     length_drift: LengthDrift | None = None
     """(rl_step, factor on the length of responses), straight lines between, flat beyond the ends; None: 1."""
     turns: TurnsConfig | None = None
