@@ -77,12 +77,19 @@ class RolloutClock:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one RL step trains on."""
+    """What the trainer takes at once: a whole RL step, or a piece of one."""
 
     train_s: float
     output_tokens: int
     staleness: NDArray[np.int64]
     """Groups by policy versions behind the trainer."""
+
+    def __add__(self, other: "Batch") -> "Batch":
+        """Return both pieces of an RL step together."""
+        staleness = np.zeros(max(len(self.staleness), len(other.staleness)), np.int64)
+        for piece in (self, other):
+            staleness[: len(piece.staleness)] += piece.staleness
+        return Batch(self.train_s + other.train_s, self.output_tokens + other.output_tokens, staleness)
 
 
 class Run:
@@ -95,42 +102,51 @@ class Run:
         self.side = RolloutSide(parts, mode=mode, record_finish=record_finish)
         self.clock = RolloutClock(self.env, self.side)
         self.log = RunLog()
-        self._taken = 0
+        self.version = 0
+        """Policy versions published so far: one per weight sync."""
+        self.num_taken = 0
+        """Groups that the trainer has taken."""
 
     @property
     def now_s(self) -> float:
         """Simulated seconds since the start."""
         return float(self.env.now)
 
-    @property
-    def version(self) -> int:
-        """Policy versions published so far: one per finished RL step."""
-        return len(self.log.steps)
-
     def batch_ready(self) -> simpy.Event:
-        """Return an event that happens when the next batch of groups is complete."""
-        return self.clock.ready(self._taken + self.parts.groups_per_step)
+        """Return an event that happens when the next groups that the trainer takes at once are complete."""
+        return self.clock.ready(self.num_taken + self.parts.fetch_groups)
 
     def take_batch(self) -> Batch:
-        """Take the next batch out of the buffer, in the order in which groups became ready."""
-        groups = self.side.ready_groups(self._taken, self._taken + self.parts.groups_per_step)
-        self._taken += len(groups)
+        """Take the next groups out of the buffer, in the order in which they became ready."""
+        groups = self.side.ready_groups(self.num_taken, self.num_taken + self.parts.fetch_groups)
+        self.num_taken += len(groups)
         workload = self.parts.workload
+        is_last = self.num_taken % self.parts.groups_per_step == 0
         return Batch(
-            train_s=self.parts.trainer.step_s(float(workload.group_tokens[groups].sum())),
+            train_s=self.parts.trainer.piece_s(float(workload.group_tokens[groups].sum()), is_last=is_last),
             output_tokens=int(workload.group_output_tokens[groups].sum()),
             staleness=np.bincount(self.version - self.side.versions_of(groups).astype(np.int64)),
         )
 
-    def record(self, batch: Batch, *, wait_s: float, generation_s: float, drain_s: float = 0.0) -> None:
-        """Close an RL step: it becomes a policy version."""
+    def sync_weights(self, *, abort: bool = False) -> Process:
+        """Publish the next policy version: every replica stops, gets the weights and goes on."""
+        rl_steps = self.num_taken // self.parts.groups_per_step
+        until_s = self.now_s + self.parts.sync_s
+        self.side.sync_weights(self.version + 1, rl_steps, self.now_s, until_s, abort=abort)
+        yield self.env.timeout(self.parts.sync_s)
+        self.version += 1
+
+    def record(
+        self, batch: Batch, *, wait_s: float, generation_s: float, drain_s: float = 0.0, num_syncs: int = 1
+    ) -> None:
+        """Close an RL step."""
         self.log.steps.append(
             StepRecord(
                 end_s=self.now_s,
                 wait_s=wait_s,
                 train_s=batch.train_s,
                 drain_s=drain_s,
-                sync_s=self.parts.sync_s,
+                sync_s=num_syncs * self.parts.sync_s,
                 generation_s=generation_s,
                 output_tokens=batch.output_tokens,
                 staleness=batch.staleness,

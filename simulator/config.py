@@ -3,6 +3,7 @@
 Does not read files (`scenario_file`) and does not know what any field does to the run.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -85,15 +86,50 @@ class OneStepOffPolicy(Strict):
 
 
 class FullyAsyncPolicy(Strict):
-    """Split: generation never stops; admission keeps it at most `max_staleness` policy versions ahead.
+    """Split: generation never stops; admission keeps it a bounded number of groups ahead of the trainer.
 
-    Admitted groups never exceed (max_staleness + version + 1) x prompts_per_step (AReaL, arXiv 2505.24298, sec. 5.1).
+    Admitted groups never exceed those trained on at the last weight sync by more than (1 + staleness) x groups per
+    sync period. Staleness is stated in policy versions (AReaL, arXiv 2505.24298, sec. 5.1) or as a fraction of a sync
+    period (verl's fully_async_policy); exactly one of the two.
     A group that straggles can still arrive older than that: it is trained on and counted (as SkyRL does).
     """
 
     kind: Literal["fully_async"] = "fully_async"
-    max_staleness: Annotated[int, Field(ge=0, le=1000)]
+    max_staleness: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Policy versions that admission may run ahead."""
+    staleness_fraction: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Share of a sync period that admission may run ahead (verl `staleness_threshold`)."""
     in_flight: InFlightRule = "abort_resume"
+    fetch_groups: PositiveInt | None = None
+    """Groups that the trainer takes at once (verl `require_batches` x `ppo_mini_batch_size`), a divisor of
+    prompts_per_step; None: prompts_per_step."""
+    fetches_per_sync: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Fetches trained on between two weight syncs (verl `trigger_parameter_sync_step`, slime
+    `update_weights_interval`); None: 1."""
+
+    @model_validator(mode="after")
+    def _staleness_has_one_unit(self) -> Self:
+        if (self.max_staleness is None) == (self.staleness_fraction is None):
+            said = "neither" if self.max_staleness is None else "both"
+            raise ValueError(
+                f"max_staleness and staleness_fraction: {said} stated; give one, in policy versions or as a "
+                "fraction of a sync period"
+            )
+        return self
+
+    @property
+    def staleness(self) -> float:
+        """Sync periods that admission may run ahead: the limit in either unit."""
+        return self.max_staleness if self.max_staleness is not None else self.staleness_fraction or 0.0
+
+    @property
+    def versions_ahead(self) -> int:
+        """The limit in whole policy versions."""
+        return math.ceil(self.staleness)
+
+    def groups_per_sync(self, groups_per_step: int) -> int:
+        """Return the groups trained on between two weight syncs, for so many per RL step."""
+        return (self.fetches_per_sync or 1) * (self.fetch_groups or groups_per_step)
 
 
 PolicyConfig = Annotated[SynchronousPolicy | OneStepOffPolicy | FullyAsyncPolicy, Field(discriminator="kind")]
@@ -458,7 +494,7 @@ class RunConfig(Strict):
     first_step: NonNegativeInt = 0
     """RL step at which the run starts on the entropy trajectory."""
     warmup_steps: NonNegativeInt | None = None
-    """Steps left out of every mean; None leaves out the filling of the pipeline: max_staleness + 1."""
+    """Steps left out of every mean; None leaves out the filling of the pipeline: max_staleness + 1 sync periods."""
     replications: Annotated[int, Field(ge=1, le=1000)] = 8
     seed: NonNegativeInt = 0
 
@@ -566,10 +602,18 @@ class Scenario(Strict):
     @property
     def max_staleness(self) -> int:
         """Policy versions that samples may be behind the trainer by the rule of this policy."""
-        return {"synchronous": 0, "one_step_off": 1}.get(self.policy.kind, getattr(self.policy, "max_staleness", 0))
+        if isinstance(self.policy, FullyAsyncPolicy):
+            return self.policy.versions_ahead
+        return 0 if self.policy.kind == "synchronous" else 1
 
     @property
     def warmup_steps(self) -> int:
         """Steps left out of every mean."""
-        configured = self.run.warmup_steps
-        return configured if configured is not None else self.max_staleness + 1
+        if self.run.warmup_steps is not None:
+            return self.run.warmup_steps
+        if self.policy.kind != "fully_async":
+            return self.max_staleness + 1
+        # A traced workload's groups per step are unknown here; a fetch is then taken for a whole step, its most.
+        per_step = self.workload.prompts_per_step if self.workload.kind == "synthetic" else 1
+        fetch = (self.policy.fetch_groups or per_step) if self.workload.kind == "synthetic" else 1
+        return -(-(self.max_staleness + 1) * (self.policy.fetches_per_sync or 1) * fetch // per_step)

@@ -129,6 +129,12 @@ def resolve(scenario: Scenario) -> Inputs:
         trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
         sync_s=weight_sync_s(scenario.weight_sync, architecture, scenario.model.precision),
     )
+    fetch = getattr(scenario.policy, "fetch_groups", None)
+    if fetch is not None and inputs.groups_per_step % fetch:
+        raise ScenarioError(
+            f"policy.fetch_groups: {fetch} does not divide the {inputs.groups_per_step} groups of an RL step "
+            "(workload.prompts_per_step); choose a divisor"
+        )
     for name, arm in scenario.arms.items():
         acceptance = inputs.acceptance(name)
         if acceptance is not None:
@@ -142,7 +148,7 @@ def make_workload(inputs: Inputs, replication: int) -> Workload:
     scenario = inputs.scenario
     per_step = inputs.groups_per_step
     num_groups = groups_needed(scenario.run.num_steps, per_step, scenario.policy)
-    num_groups = max(num_groups, (scenario.run.num_steps + unbounded_staleness(inputs) + 1) * per_step)
+    num_groups = max(num_groups, scenario.run.num_steps * per_step + _most_ahead(inputs))
     if inputs.workload_trace is not None:
         return trace_workload(inputs.workload_trace, num_groups)
     assert scenario.workload.kind == "synthetic"
@@ -159,8 +165,15 @@ def unbounded_staleness(inputs: Inputs) -> int:
         return scenario.max_staleness
     size = scenario.workload.group_size if scenario.workload.kind == "synthetic" else 1
     places = scenario.cluster.num_replicas * scenario.max_live_per_replica
-    ahead = math.ceil(places / (size * inputs.groups_per_step)) + 2
-    return max(scenario.policy.max_staleness, ahead)
+    per_sync = scenario.policy.groups_per_sync(inputs.groups_per_step)
+    return max(scenario.max_staleness, math.ceil(places / (size * per_sync)) + 2)
+
+
+def _most_ahead(inputs: Inputs) -> int:
+    """Return the groups that unbounded staleness admits beyond those trained on at the last weight sync."""
+    policy, per_step = inputs.scenario.policy, inputs.groups_per_step
+    per_sync = policy.groups_per_sync(per_step) if policy.kind == "fully_async" else per_step
+    return (unbounded_staleness(inputs) + 1) * per_sync
 
 
 def make_noise(inputs: Inputs, replication: int) -> Noise:
@@ -198,7 +211,7 @@ def make_parts(
             + ("raise it" if stated else "lower it, raise cluster.tp_size or engine.gpu_memory_utilization,")
             + " or shorten the workload"
         )
-    in_flight = (unbounded_staleness(inputs) + 1) * inputs.groups_per_step * int(workload.group_size.max())
+    in_flight = _most_ahead(inputs) * int(workload.group_size.max())
     max_running = min(scenario.engine.max_running_seqs, in_flight)
     choices = draft_lengths(arm)
     keeps_draft_cache = arm.draft_length is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.config import PolicyConfig
+from simulator.config import FullyAsyncPolicy, PolicyConfig
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable
 from simulator.trainer import TrainerCost
@@ -31,19 +31,29 @@ class Parts:
     num_draft_tokens: int
     num_classes: int
     law_of: Callable[[int], StepLaw]
-    """Policy version -> how many steps responses need under it."""
+    """RL steps trained on -> how many steps responses need under the policy that came of them."""
     trainer: TrainerCost
     sync_s: float
     stream: np.uint64
     """Key of the acceptance draws."""
 
     @property
-    def max_staleness(self) -> int:
-        """Policy versions that admission may run ahead of the trainer."""
-        return getattr(self.policy, "max_staleness", 0)
+    def fetch_groups(self) -> int:
+        """Groups that the trainer takes at once."""
+        return getattr(self.policy, "fetch_groups", None) or self.groups_per_step
 
 
 def groups_needed(num_steps: int, groups_per_step: int, policy: PolicyConfig) -> int:
     """Return how many groups a run may admit before it ends."""
-    ahead = {"synchronous": 0, "one_step_off": 1}.get(policy.kind, getattr(policy, "max_staleness", 0) + 1)
-    return (num_steps + ahead) * groups_per_step
+    if isinstance(policy, FullyAsyncPolicy):
+        return num_steps * groups_per_step + groups_ahead(groups_per_step, policy)
+    return (num_steps + (0 if policy.kind == "synchronous" else 1)) * groups_per_step
+
+
+def groups_ahead(groups_per_step: int, policy: FullyAsyncPolicy) -> int:
+    """Return how many groups more may be admitted than had been trained on at the last weight sync.
+
+    verl's fully_async_policy, whose rollouter may submit (1 + staleness_threshold) x trigger_parameter_sync_step x
+    required samples a period, less what is left from before; for whole fractions AReaL's (staleness + 1) batches.
+    """
+    return int((1 + policy.staleness) * policy.groups_per_sync(groups_per_step) + 1e-9)

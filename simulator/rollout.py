@@ -104,9 +104,9 @@ class RolloutSide:
         """Return the policy version with which each group began."""
         return self.state.group_version[groups]
 
-    def sync_weights(self, version: int, now_s: float, until_s: float, *, abort: bool) -> None:
-        """Stop for a weight sync from now to `until_s`, and go on with a new policy version."""
-        law = self._parts.law_of(version)
+    def sync_weights(self, version: int, rl_steps: int, now_s: float, until_s: float, *, abort: bool) -> None:
+        """Stop for a weight sync from now to `until_s`, and go on with the policy that so many RL steps made."""
+        law = self._parts.law_of(rl_steps)
         old_law, self._law = self._law, law
         self.state.counters["version"] = version
         redraw = law is not old_law

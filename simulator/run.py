@@ -11,7 +11,7 @@ from queue import Empty, Queue
 import numpy as np
 from scipy.special import stdtrit
 
-from simulator.config import AcceptanceConfig, MeasuredConfig, Scenario
+from simulator.config import AcceptanceConfig, FullyAsyncPolicy, MeasuredConfig, Scenario
 from simulator.explain import STAGES, Counterfactual, waterfall
 from simulator.inputs import (
     BASELINE,
@@ -352,5 +352,18 @@ def _recipe(acceptance: AcceptanceConfig | None) -> str:
 def _policy_in_words(scenario: Scenario) -> str:
     policy = scenario.policy
     if policy.kind == "fully_async":
-        return f"fully asynchronous, staleness at most {policy.max_staleness}, {policy.in_flight} at weight sync"
+        words = f"fully asynchronous, {_staleness_in_words(policy)}, {policy.in_flight} at weight sync"
+        if policy.fetch_groups is not None:
+            words += f", {policy.fetch_groups} groups per fetch"
+        if policy.fetches_per_sync is not None:
+            words += f", {policy.fetches_per_sync} fetches per weight sync"
+        return words
     return {"synchronous": "synchronous, colocated", "one_step_off": "one step off, split"}[policy.kind]
+
+
+def _staleness_in_words(policy: FullyAsyncPolicy) -> str:
+    """Return the limit, and what it is in the other unit where that is not the same number."""
+    if policy.staleness_fraction is None:
+        return f"staleness at most {policy.max_staleness}"
+    versions = policy.versions_ahead
+    return f"staleness at most {policy.staleness_fraction:g} of a sync period (policy versions: {versions})"

@@ -19,6 +19,10 @@ class TrainerCost:
         """Return the duration of one RL step's training phase."""
         return self.constant_s + self.s_per_token * tokens
 
+    def piece_s(self, tokens: float, *, is_last: bool) -> float:
+        """Return the duration of training on a piece of an RL step, whose constant falls on the last one."""
+        return self.step_s(tokens) if is_last else self.s_per_token * tokens
+
     def scaled(self, factor: float) -> "TrainerCost":
         """Return a trainer that takes `factor` times as long."""
         return TrainerCost(self.constant_s * factor, self.s_per_token * factor)

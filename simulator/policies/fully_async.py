@@ -1,11 +1,13 @@
 """Fully asynchronous: generation goes on while the trainer trains; admission bounds how far it runs ahead.
 
-At version v at most (max_staleness + v + 1) x groups_per_step groups have been admitted since the start of the run
-(AReaL, arXiv 2505.24298, sec. 5.1).
+A sync period is `fetches_per_sync` fetches of the trainer. At most (1 + staleness) sync periods of groups have been
+admitted beyond those trained on at the last weight sync; with one fetch of a whole RL step per sync, at version v that
+is (max_staleness + v + 1) x groups_per_step since the start of the run (AReaL, arXiv 2505.24298, sec. 5.1).
 """
 
 from simulator.cluster import Process, Run
 from simulator.config import FullyAsyncPolicy
+from simulator.parts import groups_ahead
 
 
 def fully_async(run: Run) -> Process:
@@ -13,24 +15,29 @@ def fully_async(run: Run) -> Process:
     parts, env = run.parts, run.env
     policy = parts.policy
     assert isinstance(policy, FullyAsyncPolicy)
-
-    def admit() -> None:
-        run.side.submit((policy.max_staleness + run.version + 1) * parts.groups_per_step, run.now_s)
-
-    admit()
+    ahead = groups_ahead(parts.groups_per_step, policy)
+    num_fetches = 0
+    run.side.submit(ahead, run.now_s)
     for _ in range(parts.num_steps):
-        asked_s = run.now_s
-        yield run.batch_ready()
-        wait_s = run.now_s - asked_s
-        batch = run.take_batch()
-        yield env.timeout(batch.train_s)
-        trained_s = run.now_s
-        if policy.in_flight == "wait":
-            run.side.close()
-            yield run.clock.drained()
-        drain_s = run.now_s - trained_s
-        abort = policy.in_flight == "abort_resume"
-        run.side.sync_weights(run.version + 1, run.now_s, run.now_s + parts.sync_s, abort=abort)
-        yield env.timeout(parts.sync_s)
-        run.record(batch, wait_s=wait_s, generation_s=0.0, drain_s=drain_s)
-        admit()
+        batch = None
+        wait_s, drain_s, num_syncs = 0.0, 0.0, 0
+        for _ in range(parts.groups_per_step // parts.fetch_groups):
+            asked_s = run.now_s
+            yield run.batch_ready()
+            wait_s += run.now_s - asked_s
+            piece = run.take_batch()
+            batch = batch + piece if batch else piece
+            yield env.timeout(piece.train_s)
+            num_fetches += 1
+            if num_fetches % (policy.fetches_per_sync or 1):
+                continue
+            trained_s = run.now_s
+            if policy.in_flight == "wait":
+                run.side.close()
+                yield run.clock.drained()
+            drain_s += run.now_s - trained_s
+            yield from run.sync_weights(abort=policy.in_flight == "abort_resume")
+            num_syncs += 1
+            run.side.submit(run.num_taken + ahead, run.now_s)
+        assert batch is not None
+        run.record(batch, wait_s=wait_s, generation_s=0.0, drain_s=drain_s, num_syncs=num_syncs)

@@ -23,7 +23,6 @@ def one_step_off(run: Run) -> Process:
         yield run.batch_ready()
         wait_s = first_wait_s + run.now_s - trained_s
         next_generation_s = run.side.ready_s((step + 2) * parts.groups_per_step) - begin_s
-        run.side.sync_weights(run.version + 1, run.now_s, run.now_s + parts.sync_s, abort=False)
-        yield env.timeout(parts.sync_s)
+        yield from run.sync_weights()
         run.record(batch, wait_s=wait_s, generation_s=generation_s)
         first_wait_s, generation_s = 0.0, next_generation_s

@@ -16,6 +16,5 @@ def synchronous(run: Run) -> Process:
         generation_s = run.now_s - begin_s
         batch = run.take_batch()
         yield env.timeout(batch.train_s + policy.switch_s)
-        run.side.sync_weights(run.version + 1, run.now_s, run.now_s + parts.sync_s, abort=False)
-        yield env.timeout(parts.sync_s)
+        yield from run.sync_weights()
         run.record(batch, wait_s=0.0, generation_s=generation_s)

@@ -47,6 +47,7 @@ class Small:
     step_s: float = STEP_S
     prefill_s: float = PREFILL_S
     train_s: float = 2.0
+    train_s_per_token: float = 0.0
     sync_s: float = 0.5
     pmf: tuple[float, ...] = (1.0,)
     """P(a step emits 1, 2, .. tokens)."""
@@ -81,7 +82,7 @@ class Small:
             num_draft_tokens=len(self.pmf) - 1,
             num_classes=1,
             law_of=lambda _: law,
-            trainer=TrainerCost(self.train_s, 0.0),
+            trainer=TrainerCost(self.train_s, self.train_s_per_token),
             sync_s=self.sync_s,
             stream=stream_key("small", self.seed),
         )
@@ -94,5 +95,5 @@ class Small:
         return measure(run_cluster(parts, mode=mode), parts, warmup_steps)
 
 
-def fully_async(max_staleness: int = 1, in_flight: str = "abort_resume") -> FullyAsyncPolicy:
-    return FullyAsyncPolicy(max_staleness=max_staleness, in_flight=in_flight)  # type: ignore[arg-type]
+def fully_async(max_staleness: int | None = 1, in_flight: str = "abort_resume", **fields: object) -> FullyAsyncPolicy:
+    return FullyAsyncPolicy(max_staleness=max_staleness, in_flight=in_flight, **fields)  # type: ignore[arg-type]
