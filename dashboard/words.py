@@ -123,4 +123,4 @@ def _biggest_loss(arm: ArmReport) -> str:
     loss = biggest_loss(arm)
     if loss is None:
         return ""
-    return f"; most is lost to **{escape_markdown(factor_name(loss.name))}** (×{loss.factor:.2f})"
+    return f"; the largest loss is **{escape_markdown(factor_name(loss.name))}** (×{loss.factor:.2f})"

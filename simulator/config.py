@@ -21,7 +21,7 @@ from traces.base import Origin, Strict
 
 MAX_DRAFT_TOKENS = 16
 MAX_SEQUENCES_PER_STEP = 1_000_000
-MAX_SEQUENCES_PER_RUN = 100_000_000
+MAX_SEQUENCES_PER_RUN = 20_000_000
 MAX_GPUS = 65_536
 MAX_TOKENS = 1_000_000
 """Limits of one scenario (trust.md F20): checked before any work starts."""
@@ -489,7 +489,7 @@ class UncertaintyConfig(Strict):
 class RunConfig(Strict):
     """How long and how often."""
 
-    num_steps: Annotated[int, Field(ge=1, le=100_000)] = 100
+    num_steps: Annotated[int, Field(ge=1, le=10_000)] = 100
     """RL steps."""
     first_step: NonNegativeInt = 0
     """RL step at which the run starts on the entropy trajectory."""

@@ -12,6 +12,8 @@ from traces.base import Origin
 from traces.report import InputOrigin
 
 _NOT_INPUTS = ("schema_version", "name", "question", "run", "measured", "origins")
+_NO_SOURCE = "the scenario gives no source"
+_DEFAULT = "the default"
 _FROM_EVIDENCE = ("latency", "entropy")
 
 
@@ -19,7 +21,12 @@ def input_origins(inputs: Inputs) -> Evidence:
     """Return the origin of every field, law and trace, and the warnings that come with them."""
     scenario = inputs.scenario
     check_origins(scenario)
-    rows = [_row(scenario, path, value) for path, value in _leaves(_content(scenario)) if not _has_evidence(path)]
+    stated = {path for path, _ in _leaves(_content(scenario, exclude_defaults=True))}
+    rows = [
+        _row(scenario, path, value, _NO_SOURCE if path in stated else _DEFAULT)
+        for path, value in _leaves(_content(scenario))
+        if not _has_evidence(path)
+    ]
     if inputs.workload_trace is not None:
         trace = inputs.workload_trace
         said = f"workload trace {trace.name}: {trace.provenance.source}"
@@ -55,9 +62,11 @@ def check_origins(scenario: Scenario) -> None:
             raise ScenarioError(f"origins: {path!r} is no field that this scenario sets; {hint}")
 
 
-def _content(scenario: Scenario) -> dict[str, Any]:
+def _content(scenario: Scenario, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Return the fields that are inputs, those included that evidence speaks of."""
-    return scenario.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INPUTS))
+    return scenario.model_dump(
+        mode="json", exclude_none=True, exclude_defaults=exclude_defaults, exclude=set(_NOT_INPUTS)
+    )
 
 
 def _leaves(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -92,11 +101,11 @@ def _stated(scenario: Scenario, row: InputOrigin) -> InputOrigin:
     return InputOrigin(name=row.name, value=row.value, origin=entry.origin, source=entry.source)
 
 
-def _row(scenario: Scenario, path: str, value: Any) -> InputOrigin:
+def _row(scenario: Scenario, path: str, value: Any, otherwise: str) -> InputOrigin:
     entry = _entry(scenario, path)
     if entry is not None:
         return InputOrigin(name=path, value=str(value), origin=entry.origin, source=entry.source)
-    return InputOrigin(name=path, value=str(value), origin=Origin.ASSUMED, source="the scenario gives no source")
+    return InputOrigin(name=path, value=str(value), origin=Origin.ASSUMED, source=otherwise)
 
 
 def _entry(scenario: Scenario, path: str) -> OriginConfig | None:

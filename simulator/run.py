@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -137,7 +138,7 @@ def _gather(inputs: Inputs, done: Sequence[_Replication]) -> _Results:
     names = (BASELINE, *inputs.scenario.arms)
     warnings: dict[str, str] = {}
     for warning in itertools.chain.from_iterable(replication.warnings for replication in done):
-        warnings.setdefault("".join(filter(str.isalpha, warning)), warning)  # the same fact with other numbers
+        warnings.setdefault(re.sub(r"\d+ %|\d{4,}", "#", warning), warning)  # the same fact about another draw
     return _Results(
         {name: [replication.outcomes[name] for replication in done] for name in names},
         {name: {stage: [r.stages[name][stage] for r in done] for stage in STAGES} for name in names},

@@ -30,7 +30,7 @@ def answer(report: RunReport) -> str:
     lost = ""
     if losses:
         worst = min(losses, key=lambda factor: factor.factor)
-        lost = f" Most of the accept length of {arm.accept_length:.2f} is lost to {_SHORT[worst.name]} "
+        lost = f" The largest loss from an accept length of {arm.accept_length:.2f} is {_SHORT[worst.name]} "
         lost += f"(x{worst.factor:.2f})."
     return (
         f"With {name} (k = {arm.num_draft_tokens}) the run finishes {speedup.mean:.2f}x {verb} "

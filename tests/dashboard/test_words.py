@@ -13,7 +13,7 @@ def with_speedup(report: RunReport, arm: str, interval: Interval) -> RunReport:
 def test_the_answer_gives_speedup_interval_rollout_and_the_largest_loss() -> None:
     assert answer(make_report(), "RS+e2e-TV") == (
         r"With **RS\+e2e\-TV** drafts at k = 3 the run finishes **1.62× faster** (1.51 to 1.73); "
-        r"rollout alone is 1.94× as fast; most is lost to **trainer\-bound waiting** (×0.79)."
+        r"rollout alone is 1.94× as fast; the largest loss is **trainer\-bound waiting** (×0.79)."
     )
 
 

@@ -33,13 +33,17 @@ def test_laws_give_the_papers_accept_length(recipe: str, fit: str, entropy: floa
 def test_a_law_is_kept_inside_one_and_k_plus_one_at_any_entropy_and_shift() -> None:
     source = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0)
     assert source.cumulative(3, 20.0).tolist() == [0.0, 0.0, 0.0]
-    above = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=9.0)
+    above = build_acceptance(
+        LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=9.0
+    )
     assert above.cumulative(5, 0.3).tolist() == [1.0] * 5
 
 
 def test_a_shift_moves_a_law_by_tokens_at_its_own_k() -> None:
     plain = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0)
-    shifted = build_acceptance(LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=-0.2)
+    shifted = build_acceptance(
+        LawAcceptance(recipe="to", fit="all_runs"), arm="x", temperature=1.0, accept_length_shift=-0.2
+    )
     difference = accept_length(plain.cumulative(3, 0.3)) - accept_length(shifted.cumulative(3, 0.3))
     assert difference == pytest.approx(0.2)
 

@@ -310,9 +310,9 @@ def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
         (
             "prompts_per_step = 4",
             "prompts_per_step = 400000",
-            "run.num_steps: 500 x 800000 sequences = 400000000, above the limit 100000000; simulate fewer steps",
+            "run.num_steps: 500 x 800000 sequences = 400000000, above the limit 20000000; simulate fewer steps",
         ),
-        ("num_steps = 5", "num_steps = 1000000000", f"run.num_steps: 1000000000 is not at most 100000{FIELDS}"),
+        ("num_steps = 5", "num_steps = 1000000000", f"run.num_steps: 1000000000 is not at most 10000{FIELDS}"),
         (
             "num_steps = 5",
             "num_steps = 1",
