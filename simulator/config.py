@@ -50,6 +50,8 @@ class ClusterConfig(Strict):
     """Tensor-parallel GPUs of one rollout replica."""
     ep_size: Annotated[int, Field(ge=1, le=1024)] = 1
     """Expert-parallel size inside the replica's GPUs (it does not add GPUs)."""
+    stragglers: tuple[tuple[PositiveInt, Annotated[float, Field(ge=0.1, le=100)]], ...] | None = None
+    """(replicas, factor): so many replicas take `factor` times as long for everything; None: all are alike."""
 
     @model_validator(mode="after")
     def _replicas_are_whole(self) -> Self:
@@ -60,10 +62,22 @@ class ClusterConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stragglers_are_replicas(self) -> Self:
+        named = sum(count for count, _ in self.stragglers or ())
+        if named > self.num_replicas:
+            raise ValueError(f"stragglers: {named} replicas, but there are only {self.num_replicas}; name fewer")
+        return self
+
     @property
     def num_replicas(self) -> int:
         """Rollout engines."""
         return self.num_rollout_gpus // self.tp_size
+
+    @property
+    def slowness(self) -> tuple[float, ...]:
+        """Factor of each straggler's latencies; replicas beyond the last entry are as the latency source says."""
+        return tuple(factor for count, factor in self.stragglers or () for _ in range(count))
 
 
 InFlightRule = Literal["wait", "abort_resume", "in_place"]

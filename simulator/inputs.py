@@ -241,6 +241,7 @@ def make_parts(
         trainer=inputs.trainer.scaled(noise.trainer * (1.0 + arm.train_overhead)),
         sync_s=inputs.sync_s * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
+        slowness=scenario.cluster.slowness,
     )
     return parts, warnings
 

@@ -160,7 +160,8 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
             replica.num_running -= 1
             _end_stretch(state, r, slot)
     if replica.join_step >= 0 and replica.num_running == 0:
-        seconds = (replica.join_step - replica.step) * replica.chunk_s  # nothing left to mix the prefill with
+        # Nothing is left to mix the prefill with.
+        seconds = (replica.join_step - replica.step) * replica.chunk_s * replica.slowness
         replica.busy_s += seconds
         replica.time_s += seconds
         _join(state, law, r)
@@ -301,7 +302,8 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
         step_s = step_seconds(
             table, replica.level * table.rows_per_level + replica.num_running, context, replica.segment
         )
-        _set_next(state, r, replica.time_s + step_s + (replica.chunk_s if replica.join_step >= 0 else 0.0))
+        step_s += replica.chunk_s if replica.join_step >= 0 else 0.0
+        _set_next(state, r, replica.time_s + step_s * replica.slowness)
         return
     last = state.running[r, 0] >> _SLOT_BITS
     if _has_room(state, r):
@@ -335,7 +337,7 @@ def _span(table: StepTable, replica: Record, steps: int, extra_s: float) -> floa
     seconds = span_seconds(
         table, replica.num_running, replica.context_tokens, replica.growth, steps, replica.segment, replica.level
     )
-    return seconds + steps * extra_s
+    return (seconds + steps * extra_s) * replica.slowness
 
 
 @private
@@ -347,7 +349,7 @@ def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, 
         replica.context_tokens,
         replica.growth,
         extra_s,
-        time_s - replica.time_s,
+        (time_s - replica.time_s) / replica.slowness,
         most,
         replica.level,
     )
@@ -443,7 +445,7 @@ def _admit(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: i
         replica.prefill_s += replica.chunk_s * steps
         replica.join_step = replica.step + steps
         return
-    seconds = prefill_seconds(table, tokens) + attention_s
+    seconds = (prefill_seconds(table, tokens) + attention_s) * replica.slowness
     replica.prefill_s += seconds
     replica.busy_s += seconds
     replica.time_s += seconds

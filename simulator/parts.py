@@ -36,6 +36,8 @@ class Parts:
     sync_s: float
     stream: np.uint64
     """Key of the acceptance draws."""
+    slowness: tuple[float, ...] = ()
+    """Factor of the first replicas' latencies; 1 for the rest."""
 
     @property
     def fetch_groups(self) -> int:

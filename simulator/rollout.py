@@ -61,6 +61,7 @@ class RolloutSide:
             keep_prefix=parts.keep_prefix,
             mode=mode,
             record_finish=record_finish,
+            slowness=parts.slowness,
         )
         self._first_sequence = np.concatenate([[0], np.cumsum(parts.workload.group_size, dtype=np.int64)])
 

@@ -4,6 +4,7 @@ One record per replica and per slot, because a kernel touches all fields of one 
 seconds and plain tokens. Does not know how anything moves (`kernels`).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -47,6 +48,7 @@ SLOT_DTYPE = np.dtype(
 REPLICA_DTYPE = np.dtype(
     [
         ("time_s", "f8"),  # clock at `step`
+        ("slowness", "f8"),  # factor of every latency; 1 as the table says
         ("step", "i8"),  # decode steps made so far
         ("next_step", "i8"),  # step of the next membership change
         ("num_running", "i8"),
@@ -170,6 +172,7 @@ def new_state(
     keep_prefix: bool = True,
     mode: int = JUMP,
     record_finish: bool = False,
+    slowness: Sequence[float] = (),
 ) -> RolloutState:
     """Return an idle rollout side at time 0 with nothing submitted."""
     limits = np.zeros(1, LIMITS_DTYPE)
@@ -189,6 +192,8 @@ def new_state(
     replicas["join_step"] = -1
     replicas["idle"] = 1
     replicas["num_free"] = max_live
+    replicas["slowness"] = 1.0
+    replicas["slowness"][: len(slowness)] = slowness
     width = 1
     while width < num_replicas:
         width *= 2
