@@ -106,6 +106,9 @@ class Run:
         """Policy versions published so far: one per weight sync."""
         self.num_taken = 0
         """Groups that the trainer has taken."""
+        self.num_dropped = 0
+        """Groups that were too old when the trainer fetched."""
+        self._dropped_tokens = 0
 
     @property
     def now_s(self) -> float:
@@ -114,11 +117,19 @@ class Run:
 
     def batch_ready(self) -> simpy.Event:
         """Return an event that happens when the next groups that the trainer takes at once are complete."""
-        return self.clock.ready(self.num_taken + self.parts.fetch_groups)
+        return self.clock.ready(self.num_taken + self.num_dropped + self.parts.fetch_groups)
+
+    def drop_overdue(self, max_staleness: int) -> bool:
+        """Drop what is finished and older than `max_staleness` versions; return whether there was any."""
+        groups = self.side.drop(self.num_taken + self.num_dropped, self.version - max_staleness)
+        self.num_dropped += len(groups)
+        self._dropped_tokens += int(self.parts.workload.group_tokens[groups].sum())
+        return len(groups) > 0
 
     def take_batch(self) -> Batch:
         """Take the next groups out of the buffer, in the order in which they became ready."""
-        groups = self.side.ready_groups(self.num_taken, self.num_taken + self.parts.fetch_groups)
+        first = self.num_taken + self.num_dropped
+        groups = self.side.ready_groups(first, first + self.parts.fetch_groups)
         self.num_taken += len(groups)
         workload = self.parts.workload
         is_last = self.num_taken % self.parts.groups_per_step == 0
@@ -151,5 +162,7 @@ class Run:
                 output_tokens=batch.output_tokens,
                 staleness=batch.staleness,
                 totals=self.side.totals(self.now_s),
+                num_dropped=self.num_dropped,
+                dropped_tokens=self._dropped_tokens,
             )
         )

@@ -85,6 +85,11 @@ InFlightRule = Literal["wait", "abort_resume", "in_place"]
 all they had; they stay, with a KV cache of mixed policies."""
 
 
+OverdueRule = Literal["keep", "drop"]
+"""What becomes of finished groups that are too old when the trainer fetches: they are trained on and counted (SkyRL);
+they are dropped, and new ones admitted in their place (prime-rl, TRL, miles)."""
+
+
 class SynchronousPolicy(Strict):
     """Colocated: generate a whole batch, train on it, sync, on the same GPUs."""
 
@@ -105,7 +110,7 @@ class FullyAsyncPolicy(Strict):
     Admitted groups never exceed those trained on at the last weight sync by more than (1 + staleness) x groups per
     sync period. Staleness is stated in policy versions (AReaL, arXiv 2505.24298, sec. 5.1) or as a fraction of a sync
     period (verl's fully_async_policy); exactly one of the two.
-    A group that straggles can still arrive older than that: it is trained on and counted (as SkyRL does).
+    A group that straggles can still arrive older than that; `overdue` says what becomes of it.
     """
 
     kind: Literal["fully_async"] = "fully_async"
@@ -120,6 +125,15 @@ class FullyAsyncPolicy(Strict):
     fetches_per_sync: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Fetches trained on between two weight syncs (verl `trigger_parameter_sync_step`, slime
     `update_weights_interval`); None: 1."""
+
+    overdue: OverdueRule | None = None
+    """What becomes of finished groups older than max_staleness; None: keep."""
+
+    @model_validator(mode="after")
+    def _dropping_has_a_limit(self) -> Self:
+        if self.overdue == "drop" and self.max_staleness is None:
+            raise ValueError("overdue: drop needs an age in policy versions; state max_staleness")
+        return self
 
     @model_validator(mode="after")
     def _staleness_has_one_unit(self) -> Self:

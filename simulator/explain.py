@@ -46,7 +46,7 @@ class Counterfactual:
         policy = parts.policy
         if isinstance(policy, FullyAsyncPolicy):
             in_flight = policy.in_flight if depth >= 2 else "in_place"
-            unbounded = {"max_staleness": self.unbounded_staleness, "staleness_fraction": None}
+            unbounded = {"max_staleness": self.unbounded_staleness, "staleness_fraction": None, "overdue": None}
             policy = policy.model_copy(update={**unbounded, "in_flight": in_flight})
         elif policy.kind == "synchronous" and depth < 3:
             policy = policy.model_copy(update={"switch_s": 0.0})

@@ -33,7 +33,10 @@ class Outcome:
     staleness: F64
     """Share of trained groups by versions behind."""
     preemptions: int
+    num_dropped: int
+    """Groups dropped in the whole run because they were too old."""
     wasted_fraction: float
+    """Share of the tokens prefilled and generated that were computed again, or that nothing was trained on."""
     max_batch: int
     step_series_s: F64
     """Duration of every RL step, warm-up included."""
@@ -68,7 +71,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
     else:
         rollout_s = sum(step.generation_s for step in window) / num_steps
     trained = [sum(getattr(step, name) for step in window) / span_s for name in ("train_s", "sync_s", "wait_s")]
-    redone = gained("recomputed_tokens")
+    wasted = gained("recomputed_tokens") + window[-1].dropped_tokens - (before.dropped_tokens if before else 0)
     return Outcome(
         step_s=span_s / num_steps,
         rollout_s=rollout_s,
@@ -83,7 +86,9 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         trainer_shares=_whole(*trained),
         staleness=_staleness(window),
         preemptions=log.steps[-1].totals.preemptions,
-        wasted_fraction=redone / max(gained("prefill_tokens") + generated, 1.0),
+        num_dropped=log.steps[-1].num_dropped,
+        # Dropped groups may have been generated before the window.
+        wasted_fraction=min(wasted / max(gained("prefill_tokens") + generated, 1.0), 1.0),
         max_batch=log.max_batch,
         step_series_s=np.diff([0.0] + [step.end_s for step in log.steps]),
         accept_series=_accept_series(log),

@@ -48,7 +48,10 @@ class Parts:
 def groups_needed(num_steps: int, groups_per_step: int, policy: PolicyConfig) -> int:
     """Return how many groups a run may admit before it ends."""
     if isinstance(policy, FullyAsyncPolicy):
-        return num_steps * groups_per_step + groups_ahead(groups_per_step, policy)
+        # A dropped group has taken one of (max_staleness + 1) x groups per sync places during at least
+        # max_staleness + 1 syncs, so no more groups are dropped than trained on.
+        times = 2 if policy.overdue == "drop" else 1
+        return times * num_steps * groups_per_step + groups_ahead(groups_per_step, policy)
     return (num_steps + (0 if policy.kind == "synchronous" else 1)) * groups_per_step
 
 

@@ -101,6 +101,17 @@ class RolloutSide:
         """Return the first..last group to become ready."""
         return self.state.ready_group[first:last]
 
+    def drop(self, first: int, oldest_version: int) -> NDArray[np.int32]:
+        """Take groups that began before a version out of the ready ones from number `first` on; return them.
+
+        They go before number `first` + how many they are; the others keep their order behind them.
+        """
+        groups, ready_s = self.state.ready_group[first : self.num_ready], self.state.ready_s[first : self.num_ready]
+        is_old = self.versions_of(groups) < oldest_version
+        order = np.argsort(~is_old, kind="stable")
+        groups[:], ready_s[:] = groups[order], ready_s[order]
+        return groups[: int(is_old.sum())].copy()
+
     def versions_of(self, groups: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the policy version with which each group began."""
         return self.state.group_version[groups]

@@ -330,6 +330,13 @@ def _run_warnings(inputs: Inputs, results: _Results) -> list[str]:
             f"policy: groups trained on at a staleness above {scenario.max_staleness}: {shares}; admission "
             "bounds what starts, stragglers finish later"
         )
+    dropped = {name: _mean(float(outcome.num_dropped) for outcome in mine) for name, mine in results.outcomes.items()}
+    if max(dropped.values()) > 0:
+        counts = ", ".join(f"{name} {count:.0f}" for name, count in dropped.items())
+        warnings.append(
+            f"policy: finished groups dropped per run, older than {scenario.max_staleness} when fetched: {counts}; "
+            "their tokens are counted as wasted"
+        )
     preempted = {
         name: _mean(float(outcome.preemptions) for outcome in outcomes) for name, outcomes in results.outcomes.items()
     }
@@ -354,6 +361,8 @@ def _policy_in_words(scenario: Scenario) -> str:
     policy = scenario.policy
     if policy.kind == "fully_async":
         words = f"fully asynchronous, {_staleness_in_words(policy)}, {policy.in_flight} at weight sync"
+        if policy.overdue is not None:
+            words += f", {policy.overdue} what is older"
         if policy.fetch_groups is not None:
             words += f", {policy.fetch_groups} groups per fetch"
         if policy.fetches_per_sync is not None:

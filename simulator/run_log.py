@@ -26,6 +26,10 @@ class StepRecord:
     """Groups trained on, by policy versions behind."""
     totals: RolloutTotals
     """The rollout side at the end of the step."""
+    num_dropped: int
+    """Groups dropped since the start of the run because they were too old."""
+    dropped_tokens: int
+    """Their prompts and responses."""
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class Small:
                 prompt_tokens=ConstantLength(value=PROMPT),
                 response_tokens=self.response,
             ),
-            (self.num_steps + 12) * self.prompts_per_step,
+            (2 * self.num_steps + 12) * self.prompts_per_step,
             "small",
             self.seed,
         )

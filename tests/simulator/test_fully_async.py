@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from simulator.cluster import Run
-from simulator.config import FullyAsyncPolicy
+from simulator.config import FullyAsyncPolicy, LognormalLength
 from simulator.errors import ScenarioError
 from simulator.inputs import resolve
 from simulator.policies import run_cluster
@@ -190,3 +190,70 @@ def test_the_report_says_the_rule_in_words(tmp_path: Path) -> None:
         "2 groups per fetch, 4 fetches per weight sync"
     )
     assert {"policy.staleness_fraction", "policy.fetch_groups"} <= {row.name for row in report.provenance}
+
+
+# ---------------------------------------------------------------- what is too old
+
+HEAVY = LognormalLength(mean=60, sigma=1.6, maximum=3000)
+"""Some responses outlive many policy versions."""
+
+
+@each_mode
+@pytest.mark.parametrize("max_staleness", [1, 2, 3])
+def test_dropping_keeps_staleness_within_its_limit(max_staleness: int, mode: int) -> None:
+    small = Small(fully_async(max_staleness, "in_place"), HEAVY, pmf=ACCEPTS, num_steps=40, train_s=0.05, sync_s=0.1)
+    kept, dropped = small.outcome(mode=mode), small.but(policy=fully_async(max_staleness, "in_place", overdue="drop"))
+    assert kept.staleness[max_staleness + 1 :].sum() > 0
+    assert (kept.num_dropped, kept.wasted_fraction) == (0, 0.0)
+    outcome = dropped.outcome(mode=mode)
+    assert len(outcome.staleness) <= max_staleness + 1
+    assert outcome.num_dropped > 0
+    assert 0 < outcome.wasted_fraction < 1
+
+
+@each_mode
+@pytest.mark.parametrize("fields", [{}, {"fetch_groups": 2}, {"fetches_per_sync": 2}], ids=str)
+def test_a_dropped_group_is_replaced(fields: dict[str, int], mode: int) -> None:
+    small = Small(fully_async(1, "in_place", overdue="drop", **fields), HEAVY, num_steps=40, train_s=0.05, sync_s=0.1)
+    *_, run = live(small, mode)
+    assert run.num_dropped > 0
+    assert run.num_taken == 40 * 4
+    groups = run.side.ready_groups(0, run.num_taken + run.num_dropped)
+    assert len(set(groups.tolist())) == len(groups)
+    ahead = 2 * small.parts().policy.groups_per_sync(4)  # type: ignore[union-attr]
+    submitted = int(run.side.state.counters[0]["submitted"]) // small.group_size
+    assert submitted == min(run.num_taken + run.num_dropped + ahead, run.parts.workload.num_groups)
+    tokens = run.parts.workload.group_output_tokens[groups].sum()
+    dropped_tokens = run.log.steps[-1].dropped_tokens - PROMPT * small.group_size * run.num_dropped
+    assert tokens == sum(step.output_tokens for step in run.log.steps) + dropped_tokens
+
+
+def test_nothing_too_old_nothing_dropped() -> None:
+    small = Small(fully_async(2), SPREAD, pmf=ACCEPTS, train_s=3.0)
+    dropping = small.but(policy=fully_async(2, overdue="drop"))
+    one, two = run_cluster(small.parts()), run_cluster(dropping.parts())
+    assert two.steps[-1].num_dropped == 0
+    assert [step.totals for step in one.steps] == [step.totals for step in two.steps]
+
+
+def test_dropping_needs_an_age_in_versions() -> None:
+    with pytest.raises(ValidationError, match="overdue: drop needs an age in policy versions; state max_staleness"):
+        FullyAsyncPolicy(staleness_fraction=0.5, overdue="drop")
+
+
+def test_the_report_says_how_many_groups_were_dropped(tmp_path: Path) -> None:
+    policy = 'policy={kind="fully_async", max_staleness=1, overdue="drop"}'
+    report = simulate(
+        made_up.scenario(
+            tmp_path,
+            policy,
+            'workload.response_tokens={kind="lognormal", mean=300, sigma=1.5, maximum=3900}',
+            "trainer.constant_s=0.1",
+            "run.num_steps=30",
+        )
+    )
+    assert report.policy.endswith("abort_resume at weight sync, drop what is older")
+    (said,) = [warning for warning in report.warnings if "dropped" in warning]
+    assert "older than 1 when fetched: baseline " in said
+    assert not any("above 1" in warning for warning in report.warnings)
+    assert report.baseline.wasted_tokens_fraction > 0
