@@ -132,9 +132,11 @@ class Run:
         groups = self.side.ready_groups(first, first + self.parts.fetch_groups)
         self.num_taken += len(groups)
         workload = self.parts.workload
-        is_last = self.num_taken % self.parts.groups_per_step == 0
+        num_steps, pieces_left = divmod(self.num_taken, self.parts.groups_per_step)
+        trainer, tokens = self.parts.trainer, float(workload.group_tokens[groups].sum())
+        stall_s = trainer.stall_s(num_steps) if pieces_left == 0 else 0.0
         return Batch(
-            train_s=self.parts.trainer.piece_s(float(workload.group_tokens[groups].sum()), is_last=is_last),
+            train_s=trainer.piece_s(tokens, is_last=pieces_left == 0) + stall_s,
             output_tokens=int(workload.group_output_tokens[groups].sum()),
             staleness=np.bincount(self.version - self.side.versions_of(groups).astype(np.int64)),
         )

@@ -357,6 +357,17 @@ class RooflineLatency(Strict):
 LatencyConfig = Annotated[TraceLatency | RooflineLatency, Field(discriminator="kind")]
 
 
+class TrainerStall(Strict):
+    """Something that keeps the trainer busy now and then: a validation, a checkpoint."""
+
+    every_steps: PositiveInt
+    """It follows every n-th RL step of the run."""
+    seconds: NonNegativeFloat
+
+
+Stalls = Annotated[tuple[TrainerStall, ...], Field(max_length=20)]
+
+
 class LinearTrainer(Strict):
     """Seconds = constant + tokens x slope, per pass."""
 
@@ -369,6 +380,7 @@ class LinearTrainer(Strict):
     """Recomputation of the old policy's log-probabilities."""
     reference_s_per_token: NonNegativeFloat = 0.0
     """Log-probabilities of a reference policy."""
+    stalls: Stalls | None = None
 
 
 class MfuTrainer(Strict):
@@ -380,6 +392,7 @@ class MfuTrainer(Strict):
     constant_s: NonNegativeFloat = 0.0
     log_prob_pass: bool = False
     reference_pass: bool = False
+    stalls: Stalls | None = None
 
 
 TrainerConfig = Annotated[LinearTrainer | MfuTrainer, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from simulator.config import ClusterConfig, TrainerConfig
+from simulator.config import ClusterConfig, TrainerConfig, TrainerStall
 from traces.architecture import Architecture
 from traces.hardware import Gpu
 
@@ -14,6 +14,8 @@ class TrainerCost:
     constant_s: float
     s_per_token: float
     """Training, log-prob and reference passes together."""
+    stalls: tuple[TrainerStall, ...] = ()
+    """What keeps the trainer busy after some RL steps."""
 
     def step_s(self, tokens: float) -> float:
         """Return the duration of one RL step's training phase."""
@@ -23,9 +25,13 @@ class TrainerCost:
         """Return the duration of training on a piece of an RL step, whose constant falls on the last one."""
         return self.step_s(tokens) if is_last else self.s_per_token * tokens
 
+    def stall_s(self, num_steps: int) -> float:
+        """Return the seconds of validation, checkpoints and the like that follow RL step number `num_steps`."""
+        return sum((stall.seconds for stall in self.stalls if num_steps % stall.every_steps == 0), 0.0)
+
     def scaled(self, factor: float) -> "TrainerCost":
-        """Return a trainer that takes `factor` times as long."""
-        return TrainerCost(self.constant_s * factor, self.s_per_token * factor)
+        """Return a trainer that trains `factor` times as long; its stalls stay."""
+        return TrainerCost(self.constant_s * factor, self.s_per_token * factor, self.stalls)
 
 
 def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Architecture, gpu: Gpu) -> TrainerCost:
@@ -36,7 +42,8 @@ def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Ar
     """
     if config.kind == "linear":
         slope = config.s_per_token + config.log_prob_s_per_token + config.reference_s_per_token
-        return TrainerCost(config.constant_s, slope)
+        return TrainerCost(config.constant_s, slope, config.stalls or ())
     passes = 6 + 2 * config.log_prob_pass + 2 * config.reference_pass
     flops_per_s = cluster.num_train_gpus * gpu.bf16_flops * config.mfu
-    return TrainerCost(config.constant_s, passes * architecture.active_params / flops_per_s)
+    slope = passes * architecture.active_params / flops_per_s
+    return TrainerCost(config.constant_s, slope, config.stalls or ())

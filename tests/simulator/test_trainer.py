@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.config import ClusterConfig, LinearTrainer, MfuTrainer, TrainerConfig
+from simulator.config import ClusterConfig, LinearTrainer, MfuTrainer, TrainerConfig, TrainerStall
+from simulator.run import simulate
+from simulator.scenario_file import load_scenario
 from simulator.trainer import TrainerCost, trainer_cost
 from traces.architecture import load_architecture
 from traces.hardware import load_gpu
@@ -51,3 +53,21 @@ def test_twice_the_gpus_or_twice_the_mfu_take_half_the_time(mfu: float, num_gpus
 
 def test_scaling_scales_constant_and_slope() -> None:
     assert TrainerCost(10.0, 3e-6).scaled(1.5) == TrainerCost(15.0, 4.5e-6)
+
+
+def test_a_stall_follows_every_nth_step_and_no_other() -> None:
+    stalls = (TrainerStall(every_steps=3, seconds=10.0), TrainerStall(every_steps=2, seconds=0.5))
+    trainer = TrainerCost(1.0, 0.0, stalls)
+    assert [trainer.stall_s(step) for step in range(1, 7)] == [0.0, 0.5, 10.0, 0.5, 0.0, 10.5]
+    assert trainer.scaled(2.0).stall_s(3) == 10.0
+    assert TrainerCost(1.0, 0.0).stall_s(3) == 0.0
+
+
+def test_a_validation_every_other_step_makes_a_synchronous_run_longer_by_just_that() -> None:
+    overrides = ("policy={kind='synchronous'}", "run.num_steps=4", "run.replications=1", "run.warmup_steps=0")
+    small = ("workload.prompts_per_step=4", "cluster.num_rollout_gpus=2", "cluster.num_train_gpus=2")
+    plain = simulate(load_scenario("bebop-reasoning", [*overrides, *small])).baseline
+    stall = "trainer.stalls=[{every_steps=2, seconds=100}]"
+    validated = simulate(load_scenario("bebop-reasoning", [*overrides, *small, stall])).baseline
+    assert validated.step_s == pytest.approx(plain.step_s + 50.0)
+    assert validated.train_s == pytest.approx(plain.train_s + 50.0)
