@@ -1,6 +1,6 @@
 """Queueing theory for the tests: stations made of our replicas, and what books and recursions say of them.
 
-The theory below imports nothing of ours. A station is one replica as the kernels know it: an open arrival is a
+The theory at the end uses nothing of ours. A station is one replica as the kernels know it: an open arrival is a
 trajectory whose first turn ends at once and whose tool answers at the arrival's time; a closed customer is a
 trajectory of many turns.
 """
@@ -10,13 +10,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.kernels import advance, submit
 from simulator.rollout_state import JUMP, RolloutState
+from simulator.step_law import StepLaw, build_step_law
 from simulator.step_table import StepTable, build_step_table
 from simulator.workload import Workload
-from tests.simulator.rollouts import Case, state_of, workload_from
+from tests.simulator.rollouts import ALL, PMF, Case, state_of, workload_from
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+
+PLAIN = build_step_law(np.array([[1.0]]), 1000)
+SPEC = build_step_law(np.array([PMF[3]]), 100_000)
+STEP_S = 2.0**-10
 
 # Stations
 
@@ -53,6 +59,31 @@ def arrivals_of(steps: I64, arrival_s: F64) -> Workload:
     """Return customers that arrive at `arrival_s`, each to be served for so many steps."""
     nothing = np.zeros_like(steps)
     return turns_of(np.stack([nothing, steps], axis=1), np.stack([nothing, arrival_s], axis=1))
+
+
+def geometric(rng: np.random.Generator, mean: float, size: object) -> I64:
+    return rng.geometric(1.0 / mean, size).astype(np.int64)  # type: ignore[call-overload,no-any-return]
+
+
+def lognormal(rng: np.random.Generator, mean: float, size: object, sigma: float = 1.0) -> I64:
+    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, size)  # type: ignore[call-overload]
+    return np.maximum(np.rint(drawn), 1).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def play(state: RolloutState, table: StepTable, law: StepLaw = PLAIN, until_s: float = np.inf) -> RolloutState:
+    submit(state, table, law, len(state.first_turn) - 1, 0.0)
+    advance(state, table, law, until_s, ALL)
+    return state
+
+
+def waits_of(steps: I64, arrival_s: F64, num_servers: int, mode: int = JUMP) -> tuple[F64, F64]:
+    """Return (waits, arrival times as the replica knows them)."""
+    workload = arrivals_of(steps, arrival_s)
+    known_s = workload.delay_s[1::2].astype(np.float64)
+    state = play(
+        station(workload, num_servers=num_servers, mode=mode), table_by_batch(np.full(num_servers + 1, STEP_S))
+    )
+    return state.finish_s - known_s - steps * STEP_S, known_s
 
 
 # Theory
@@ -110,12 +141,12 @@ def cyclic_chain_throughput(rates_per_s: F64, trainer_per_s: float) -> float:
 
 
 def tandem_ends(
-    steps: I64, step_s: float, train_s: F64, sync_s: float, max_staleness: int
+    steps: I64, step_s: float, train_s: F64, sync_s: float, max_staleness: int, *, drains: bool = False
 ) -> tuple[list[float], list[float]]:
     """Return (when each RL step ends, when each response is finished): one server, one response per RL step.
 
     The k-th response may begin when step k - max_staleness - 1 has ended; a sync stops the server at its first step
-    boundary, and lets it go on when it is over.
+    boundary, and lets it go on when it is over. drains: it waits for the response under way instead.
     """
     ends: list[float] = []
     finishes: list[float] = []
@@ -132,6 +163,10 @@ def tandem_ends(
                 break
             clock, left = clock + left * step_s, 0
             finishes.append(clock)
+        if drains and left > 0:
+            clock, left = clock + left * step_s, 0
+            finishes.append(clock)
+            done_s = max(done_s, clock)
         if left > 0 and clock < done_s:
             part = min(int(np.ceil((done_s - clock) / step_s)), left)
             clock, left = clock + part * step_s, left - part

@@ -12,35 +12,38 @@ from scipy import stats
 
 from simulator.kernels import advance, submit
 from simulator.policies import run_cluster
-from simulator.rollout_state import JUMP, PER_STEP, RolloutState
-from simulator.step_law import StepLaw, build_step_law
-from simulator.step_table import StepTable
+from simulator.rollout_state import JUMP, PER_STEP
+from simulator.step_law import StepLaw
 from simulator.trainer import TrainerCost
 from simulator.workload import Workload
 from tests.simulator.queues import (
     F64,
     I64,
+    PLAIN,
+    SPEC,
+    STEP_S,
     arrivals_of,
     cyclic_chain_throughput,
     erlang_c_wait,
     expected_slowest_empirical,
     expected_slowest_geometric,
+    geometric,
     lindley_waits,
+    lognormal,
     mean_value_analysis,
+    play,
     pollaczek_khinchine_wait,
     station,
     table_by_batch,
     tandem_ends,
     turns_of,
+    waits_of,
 )
 from tests.simulator.rollouts import ALL, PMF, workload_from
 from tests.simulator.small_parts import Small, fully_async
 
 ALPHA = 1e-4
 NUM_SEEDS = 40
-PLAIN = build_step_law(np.array([[1.0]]), 1000)
-SPEC = build_step_law(np.array([PMF[3]]), 100_000)
-STEP_S = 2.0**-10
 
 
 def assert_mean(values: list[float] | F64, expected: float, *, within: float) -> None:
@@ -49,21 +52,6 @@ def assert_mean(values: list[float] | F64, expected: float, *, within: float) ->
     half = stats.t.isf(ALPHA / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     assert half < within * expected, (half, expected)
     assert abs(np.mean(values) - expected) <= half, (np.mean(values), expected, half)
-
-
-def geometric(rng: np.random.Generator, mean: float, size: object) -> I64:
-    return rng.geometric(1.0 / mean, size).astype(np.int64)  # type: ignore[call-overload,no-any-return]
-
-
-def lognormal(rng: np.random.Generator, mean: float, size: object, sigma: float = 1.0) -> I64:
-    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, size)  # type: ignore[call-overload]
-    return np.maximum(np.rint(drawn), 1).astype(np.int64)  # type: ignore[no-any-return]
-
-
-def play(state: RolloutState, table: StepTable, law: StepLaw = PLAIN, until_s: float = np.inf) -> RolloutState:
-    submit(state, table, law, len(state.first_turn) - 1, 0.0)
-    advance(state, table, law, until_s, ALL)
-    return state
 
 
 # ---------------------------------------------------------------- open queues: M/M/c, M/D/1, M/G/1
@@ -75,16 +63,6 @@ SERVICES = {
 }
 SECOND_MOMENT = {"M/D/1": 1.0, "M/M/1": 2.0, "M/G/1": np.exp(0.8**2)}
 """E[S^2] / E[S]^2."""
-
-
-def waits_of(steps: I64, arrival_s: F64, num_servers: int, mode: int = JUMP) -> tuple[F64, F64]:
-    """Return (waits, arrival times as the replica knows them)."""
-    workload = arrivals_of(steps, arrival_s)
-    known_s = workload.delay_s[1::2].astype(np.float64)
-    state = play(
-        station(workload, num_servers=num_servers, mode=mode), table_by_batch(np.full(num_servers + 1, STEP_S))
-    )
-    return state.finish_s - known_s - steps * STEP_S, known_s
 
 
 @pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
@@ -276,12 +254,12 @@ def test_tokens_per_step_are_one_plus_the_sum_of_c(mode: int) -> None:
 
 
 def tandem(
-    steps: I64, train_tokens: I64, *, staleness: int, sync_s: float, num_replicas: int = 1
+    steps: I64, train_tokens: I64, *, staleness: int, sync_s: float, num_replicas: int = 1, rule: str = "in_place"
 ) -> list[tuple[float, float]]:
     """Return (end of each RL step, waited): one response per RL step, the trainer's seconds in units of 2**-10."""
     num_steps = len(steps) - staleness - 12
     small = Small(
-        fully_async(staleness, "in_place"),
+        fully_async(staleness, rule),
         prompts_per_step=1,
         group_size=1,
         num_replicas=num_replicas,
@@ -296,16 +274,17 @@ def tandem(
     return [(step.end_s, step.wait_s) for step in run_cluster(parts).steps]
 
 
+@pytest.mark.parametrize("rule", ["in_place", "wait"])
 @pytest.mark.parametrize("sync_s", [0.0, 0.125])
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 @pytest.mark.parametrize("train_mean", [60, 200, 600])
 def test_rollout_and_trainer_are_a_tandem_with_a_finite_buffer_bit_for_bit(
-    train_mean: int, staleness: int, sync_s: float
+    train_mean: int, staleness: int, sync_s: float, rule: str
 ) -> None:
     rng = np.random.default_rng([10, train_mean, staleness])
     steps, train = lognormal(rng, 200, 300), geometric(rng, train_mean, 300)
-    made = tandem(steps, train, staleness=staleness, sync_s=sync_s)
-    ends, finishes = tandem_ends(steps, STEP_S, train[: len(made)] * STEP_S, sync_s, staleness)
+    made = tandem(steps, train, staleness=staleness, sync_s=sync_s, rule=rule)
+    ends, finishes = tandem_ends(steps, STEP_S, train[: len(made)] * STEP_S, sync_s, staleness, drains=rule == "wait")
     assert [end_s for end_s, _ in made] == ends
     waits = [max(finish - begin, 0.0) for finish, begin in zip(finishes, [0.0, *ends], strict=False)]
     assert [wait_s for _, wait_s in made] == waits[: len(made)]
@@ -368,140 +347,3 @@ def test_speculation_gains_nothing_where_an_asynchronous_trainer_is_never_kept_w
     faster = plain.but(pmf=(0.0, 0.0, 0.0, 1.0))
     one, two = (run_cluster(small.parts()).steps for small in (plain, faster))
     assert one[-1].end_s - one[0].end_s == pytest.approx(two[-1].end_s - two[0].end_s, rel=1e-12)
-
-
-# ---------------------------------------------------------------- monotone, under common random numbers
-
-
-def makespan(
-    workload: Workload, table: StepTable, *, places: int = 4, num_replicas: int = 2, law: StepLaw = PLAIN
-) -> float:
-    state = station(workload, num_servers=places, k=law.num_draft_tokens, num_replicas=num_replicas)
-    state.limits["max_live"] = places
-    return float(play(state, table, law).finish_s.max())
-
-
-def some_lengths(seed: int, count: int = 48) -> Workload:
-    return workload_from([0] * count, lognormal(np.random.default_rng([13, seed]), 150, count).tolist())
-
-
-@pytest.mark.parametrize("law", [PLAIN, SPEC], ids=["plain", "speculative"])
-def test_more_replicas_or_places_of_the_same_speed_never_take_longer(law: StepLaw) -> None:
-    """First come first served on equal servers has no anomalies without precedence (Kiefer and Wolfowitz 1955)."""
-    table = table_by_batch(np.full(50, STEP_S))
-    for seed in range(40):
-        workload = some_lengths(seed)
-        by_replicas = [makespan(workload, table, num_replicas=n, law=law) for n in (1, 2, 3, 5, 8, 12)]
-        by_places = [makespan(workload, table, places=n, law=law) for n in (1, 2, 3, 5, 8, 24)]
-        for spans in (by_replicas, by_places):
-            assert spans == sorted(spans, reverse=True)
-            assert spans[-1] < spans[0]
-
-
-@pytest.mark.parametrize("law", [PLAIN, SPEC], ids=["plain", "speculative"])
-def test_steps_that_cost_less_never_take_longer_in_one_wave(law: StepLaw) -> None:
-    """In one wave nothing is admitted later, so no anomaly is possible, whatever a batch costs."""
-    rising = STEP_S * (1.0 + 0.1 * np.arange(25))
-    for seed in range(40):
-        workload = some_lengths(seed)
-        spans = [
-            makespan(workload, table_by_batch(step_s), places=24, law=law)
-            for step_s in (rising, np.minimum(rising, 2 * STEP_S), np.minimum(rising, STEP_S), rising / 8)
-        ]
-        assert spans == sorted(spans, reverse=True)
-
-
-def test_anomalies_of_several_waves_are_rare_and_small() -> None:
-    """The exception: cheaper large batches reorder who is served beside whom (Graham 1969), which may cost a little."""
-    rising = STEP_S * (1.0 + 0.3 * np.arange(9))
-    cheaper = np.where(np.arange(9) >= 7, 0.98 * rising, rising)
-    ratios = []
-    for seed in range(200):
-        workload = some_lengths(seed)
-        slow, fast = (makespan(workload, table_by_batch(step_s), places=8) for step_s in (rising, cheaper))
-        ratios.append(fast / slow)
-    assert np.mean(ratios) < 1.0
-    assert np.mean(np.array(ratios) > 1.0) < 0.1
-    assert max(ratios) < 1.1
-
-
-def test_higher_acceptance_is_never_slower() -> None:
-    laws = [
-        build_step_law(np.array([pmf]), 10_000)
-        for pmf in ([1.0, 0, 0, 0], [0.7, 0.1, 0.1, 0.1], [0.4, 0.2, 0.2, 0.2], [0.1, 0.2, 0.2, 0.5], [0, 0, 0, 1.0])
-    ]
-    table = table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(9)))
-    for seed in range(40):
-        workload = some_lengths(seed)
-        spans = [makespan(workload, table, places=8, law=law) for law in laws]
-        assert spans == sorted(spans, reverse=True)
-
-
-# ---------------------------------------------------------------- metamorphic
-
-
-def agentic(seed: int, factor: float = 1.0) -> Workload:
-    rng = np.random.default_rng([14, seed])
-    workload = turns_of(lognormal(rng, 60, (120, 4)), factor * rng.lognormal(-1.0, 1.0, (120, 4)).astype(np.float32))
-    return replace(workload, input_tokens=rng.integers(1, 60, 480).astype(np.int32))
-
-
-@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
-@pytest.mark.parametrize("rule", ["wait", "abort_resume", "in_place"])
-def test_an_agentic_run_with_a_full_cache_takes_exactly_twice_as_long_at_half_the_speed(rule: str, mode: int) -> None:
-    ends = []
-    for factor in (1.0, 2.0):
-        small = Small(
-            fully_async(1, rule),
-            step_s=0.01 * factor,
-            prefill_s=0.1 * factor,
-            train_s=0.5 * factor,
-            sync_s=0.25 * factor,
-            pmf=tuple(PMF[3]),
-            prompts_per_step=10,
-            group_size=1,
-            kv_tokens=1000.0,
-            num_steps=8,
-        )
-        parts = replace(small.parts(), workload=agentic(0, factor), max_live=12)
-        steps = run_cluster(parts, mode=mode).steps
-        assert steps[-1].totals.preemptions > 0
-        ends.append([step.end_s for step in steps])
-    assert [2.0 * end_s for end_s in ends[0]] == ends[1]
-
-
-def test_numbering_customers_differently_changes_nobodys_wait() -> None:
-    rng = np.random.default_rng(15)
-    steps, arrival_s = lognormal(rng, 1000, 400), np.cumsum(rng.exponential(0.3, 400))
-    order = rng.permutation(400)
-    waits, _ = waits_of(steps, arrival_s, 4)
-    permuted, _ = waits_of(steps[order], arrival_s[order], 4)
-    assert np.array_equal(permuted, waits[order])
-
-
-def test_numbering_responses_differently_changes_nothing_in_law() -> None:
-    table = table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(9)))
-    spans: tuple[list[float], list[float]] = ([], [])
-    for seed in range(300):
-        tokens = some_lengths(seed).output_tokens
-        for i, made in enumerate((tokens, tokens[::-1])):
-            spans[i].append(makespan(workload_from([0] * len(tokens), made.tolist()), table, places=8, law=SPEC))
-    assert stats.ks_2samp(*spans, method="asymp").pvalue > ALPHA
-    differences = np.subtract(*spans)
-    assert abs(differences.mean()) < stats.t.isf(ALPHA / 2, 299) * differences.std(ddof=1) / np.sqrt(300)
-
-
-def test_a_class_of_replicas_is_two_classes_of_half_as_many() -> None:
-    def finish(workload: Workload, num_replicas: int) -> F64:
-        state = station(workload, num_servers=30, num_replicas=num_replicas)
-        return play(state, table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(31)))).finish_s
-
-    def part(workload: Workload, first: int, last: int) -> Workload:
-        turns = slice(4 * first, 4 * last)
-        made = turns_of(workload.output_tokens[turns].reshape(-1, 4) - 1, workload.delay_s[turns].reshape(-1, 4))
-        return replace(made, input_tokens=workload.input_tokens[turns])
-
-    for seed in range(10):
-        whole = agentic(seed)
-        halves = [finish(part(whole, first, first + 60), 2) for first in (0, 60)]
-        assert np.array_equal(finish(whole, 4), np.concatenate(halves))
