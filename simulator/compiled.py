@@ -15,7 +15,18 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., object])
 
-COMPILED_FILES: Final = ("compiled.py", "kernels.py", "rng.py", "rollout_state.py", "step_law.py", "step_table.py")
+COMPILED_FILES: Final = (
+    "admission.py",
+    "compiled.py",
+    "heaps.py",
+    "interruption.py",
+    "kernels.py",
+    "rng.py",
+    "rollout_state.py",
+    "step_law.py",
+    "step_table.py",
+    "stretch.py",
+)
 """Files whose text decides what the machine code does."""
 
 

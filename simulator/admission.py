@@ -1,0 +1,177 @@
+"""Admission: which sequences join a replica's batch, and the prefill that they cost. Does not know when to ask."""
+
+import numpy as np
+
+from simulator.compiled import private
+from simulator.rng import mix, sequence_key, uniform
+from simulator.rollout_state import JOINING, QUEUED, RUNNING, Record, RolloutState
+from simulator.step_law import StepLaw
+from simulator.step_table import StepTable, prefill_seconds
+from simulator.stretch import begin_stretch
+
+_CLASS_DRAW = 1 << 50
+_KV_WATERMARK = 0.01
+"""Share of the KV cache that admission leaves free, against immediate preemption (vLLM's block-manager default)."""
+
+
+@private
+def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> None:
+    """Take sequences, waiting ones first, then at most `quota` fresh ones, while there is room; prefill them."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    if replica.join_step >= 0:
+        return  # one chunked prefill at a time, first come first served
+    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
+    tokens, pairs, context = 0.0, 0.0, replica.context_tokens
+    count = 0
+    while replica.num_running + count < limits.max_running:
+        empty = replica.num_running + count == 0
+        if replica.queue_len > 0:
+            slot = state.queue[r, replica.queue_head]
+            record = state.slots[r * limits.max_live + slot]
+            if context + record.context_tokens > most_context and not empty:
+                break
+            replica.queue_head = (replica.queue_head + 1) % limits.max_live
+            replica.queue_len -= 1
+        else:
+            if quota <= 0 or counters.closed or counters.next_sequence >= counters.submitted or replica.num_free == 0:
+                break
+            prompt = state.input_tokens[state.first_turn[counters.next_sequence]]
+            if context + prompt > most_context and not empty:
+                break
+            slot = start(state, r, counters.next_sequence)
+            record = state.slots[r * limits.max_live + slot]
+            counters.next_sequence += 1
+            quota -= 1
+        context += record.context_tokens
+        tokens += record.fresh_tokens
+        # A new token attends to the cached ones before it and, on average, to half of the new ones.
+        pairs += record.fresh_tokens * (record.context_tokens - 0.5 * record.fresh_tokens)
+        record.status = JOINING
+        state.cohort[r, count] = slot
+        count += 1
+    if count == 0:
+        return
+    if replica.idle == 1:
+        wake(replica, replica.time_s)
+    replica.num_joining = count
+    replica.prefill_tokens += tokens
+    attention_s = pairs * table.attention_s_per_token2
+    if limits.chunk_tokens > 0 and replica.num_running > 0:
+        decode_tokens = replica.num_running * limits.tokens_per_seq
+        chunk = max(limits.chunk_tokens - decode_tokens, 16)
+        steps = max(int(np.ceil(tokens / chunk)), 1)  # a prompt may be empty
+        per_step = tokens / steps
+        chunk_s = prefill_seconds(table, per_step + decode_tokens) - prefill_seconds(table, decode_tokens)
+        replica.chunk_s = max(chunk_s, 0.0) + attention_s / steps
+        replica.prefill_s += replica.chunk_s * steps
+        replica.join_step = replica.step + steps
+        return
+    seconds = (prefill_seconds(table, tokens) + attention_s) * replica.slowness
+    replica.prefill_s += seconds
+    replica.busy_s += seconds
+    replica.time_s += seconds
+    join(state, law, r)
+
+
+@private
+def has_room(state: RolloutState, r: int) -> bool:
+    """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    if replica.join_step >= 0 or replica.num_running >= limits.max_running:
+        return False
+    if replica.queue_len > 0:
+        context = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]].context_tokens
+    elif counters.closed or counters.next_sequence >= counters.submitted or replica.num_free == 0:
+        return False
+    else:
+        context = np.int64(state.input_tokens[state.first_turn[counters.next_sequence]])
+    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
+    return replica.num_running == 0 or replica.context_tokens + context <= most_context
+
+
+@private
+def start(state: RolloutState, r: int, sequence: int) -> int:
+    """Give a fresh sequence a slot; return it."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    replica.num_free -= 1
+    slot = state.free[r, replica.num_free]
+    record = state.slots[r * limits.max_live + slot]
+    record.sequence = sequence
+    record.key = sequence_key(state.stream[0], sequence)
+    record.turn = state.first_turn[sequence]
+    record.draws = 0
+    record.context_tokens = state.input_tokens[record.turn]
+    record.fresh_tokens = record.context_tokens
+    record.tokens_left = state.output_tokens[record.turn]
+    record.started_s = replica.time_s
+    record.cls = 0
+    if limits.num_classes > 1:
+        record.cls = int(uniform(mix(record.key), _CLASS_DRAW) * limits.num_classes)
+    replica.num_live += 1
+    if counters.num_live == 0:
+        counters.live_since_s = replica.time_s
+    counters.num_live += 1
+    group = state.group_of[sequence]
+    if state.group_version[group] < 0:
+        state.group_version[group] = counters.version
+    return slot
+
+
+@private
+def join(state: RolloutState, law: StepLaw, r: int) -> None:
+    """The prefill is done: its sequences have emitted one token each and start to decode."""
+    limits, replica = state.limits[0], state.replicas[r]
+    count = replica.num_joining
+    replica.num_joining = 0
+    replica.join_step = -1
+    for i in range(count):
+        slot = state.cohort[r, i]
+        record = state.slots[r * limits.max_live + slot]
+        record.status = RUNNING
+        record.order = replica.admissions
+        replica.admissions += 1
+        record.tokens_left -= 1
+        replica.first_tokens += 1
+        replica.context_tokens += record.context_tokens
+        begin_stretch(state, law, r, slot)
+
+
+@private
+def enqueue(state: RolloutState, r: int, slot: int) -> None:
+    """A tool has answered: the next turn waits for a place."""
+    limits, replica = state.limits[0], state.replicas[r]
+    record = state.slots[r * limits.max_live + slot]
+    observation = state.input_tokens[record.turn]
+    record.context_tokens += observation
+    cached = limits.keep_prefix and record.flush == replica.flushes
+    record.fresh_tokens = observation if cached else record.context_tokens
+    record.tokens_left = state.output_tokens[record.turn]
+    record.status = QUEUED
+    state.queue[r, (replica.queue_head + replica.queue_len) % limits.max_live] = slot
+    replica.queue_len += 1
+
+
+@private
+def requeue_front(state: RolloutState, r: int, slot: int, recomputed: bool) -> None:
+    """An interrupted sequence waits, before all others, to be prefilled with everything it had."""
+    limits, replica = state.limits[0], state.replicas[r]
+    record = state.slots[r * limits.max_live + slot]
+    record.fresh_tokens = record.context_tokens
+    record.status = QUEUED
+    if recomputed:
+        replica.recomputed_tokens += record.fresh_tokens
+    replica.queue_head = (replica.queue_head - 1) % limits.max_live
+    state.queue[r, replica.queue_head] = slot
+    replica.queue_len += 1
+
+
+@private
+def wake(replica: Record, time_s: float) -> None:
+    """End an idle time, and account for it."""
+    idle_s = max(time_s - replica.idle_since_s, 0.0)
+    if replica.num_live > 0:
+        replica.tool_s += idle_s
+    else:
+        replica.starved_s += idle_s
+    replica.idle = 0
+    replica.time_s = max(replica.time_s, time_s)

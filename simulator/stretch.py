@@ -1,0 +1,132 @@
+"""A decode stretch: a sequence from its entry into the batch to its exit, with the tokens it must emit meanwhile.
+
+When jumping, the number of steps it needs is drawn at its beginning; step by step, its tokens are drawn in every step.
+Does not know who gets into the batch, or why a stretch is cut.
+"""
+
+import numpy as np
+
+from simulator.compiled import private
+from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_push, return_push
+from simulator.rng import mix, uniform
+from simulator.rollout_state import FREE, PER_STEP, TOOL, RolloutState
+from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps
+
+
+@private
+def level_at(law: StepLaw, batch: int) -> int:
+    """Return which number of draft tokens the engine chooses at this live batch."""
+    return law.level_of_batch[min(batch, law.level_of_batch.shape[0] - 1)]
+
+
+@private
+def begin_stretch(state: RolloutState, law: StepLaw, r: int, slot: int) -> None:
+    """Put a sequence that has `tokens_left` tokens to go among the running ones."""
+    limits, replica = state.limits[0], state.replicas[r]
+    record = state.slots[r * limits.max_live + slot]
+    record.start_step = replica.step
+    record.num_steps, record.growth = 0, 0.0
+    if record.tokens_left == 0:
+        end_stretch(state, r, slot)
+        return
+    if limits.mode == PER_STEP:
+        state.running[r, replica.num_running] = slot
+        state.left[r, replica.num_running] = record.tokens_left
+        state.stretch_key[r, replica.num_running] = mix(record.key + np.uint64(record.draws))
+        record.draws += 1
+    else:
+        cls = replica.level * limits.num_classes + record.cls
+        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
+        record.growth = record.tokens_left / record.num_steps
+        replica.growth += record.growth
+        heap_push(state.running[r], replica.num_running, (replica.step + record.num_steps) << SLOT_BITS | slot)
+    replica.num_running += 1
+
+
+@private
+def emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> tuple[int, int]:
+    """Let every running sequence emit; return (tokens emitted, fewest tokens that any sequence has left)."""
+    left, keys = state.left[r], state.stretch_key[r]
+    accepted = law.num_draft_tokens
+    num_classes = state.limits[0].num_classes
+    base = state.replicas[r].level * num_classes
+    emitted, least = 0, 1 << 40
+    for i in range(count):
+        tokens = 1
+        if accepted > 0:
+            u = uniform(keys[i], step)
+            cls = base
+            if num_classes > 1:
+                cls += state.slots[r * state.limits[0].max_live + state.running[r, i]].cls
+            for j in range(accepted):
+                tokens += u >= law.emit_cdf[cls, j]
+        left[i] -= tokens
+        emitted += tokens
+        least = min(least, left[i])
+    return emitted, least
+
+
+@private
+def cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
+    """Settle a stretch that is interrupted now: what it has emitted, what it still has to; return its slot."""
+    limits, replica = state.limits[0], state.replicas[r]
+    slot = state.running[r, place] & SLOT_MASK
+    record = state.slots[r * limits.max_live + slot]
+    steps_done = replica.step - record.start_step
+    if limits.mode == PER_STEP:
+        done = record.tokens_left - state.left[r, place]
+    else:
+        cls = replica.level * limits.num_classes + record.cls
+        done = draw_partial_tokens(law, cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done)
+        record.draws += PARTIAL_DRAWS
+    record.tokens_left -= done
+    record.context_tokens += done
+    replica.stretch_tokens += done
+    replica.stretch_steps += steps_done
+    return slot
+
+
+@private
+def end_stretch(state: RolloutState, r: int, slot: int) -> None:
+    """A sequence has emitted the last token of its turn."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    record = state.slots[r * limits.max_live + slot]
+    record.context_tokens += record.tokens_left
+    replica.stretch_tokens += record.tokens_left
+    replica.stretch_steps += replica.step - record.start_step
+    replica.growth -= record.growth
+    replica.context_tokens -= record.context_tokens
+    if replica.num_running == 0:
+        replica.context_tokens, replica.growth = 0.0, 0.0
+    record.turn += 1
+    if record.turn < state.first_turn[record.sequence + 1]:
+        record.status = TOOL
+        record.flush = replica.flushes
+        return_push(state, r, slot, replica.time_s + state.delay_s[record.turn])
+        return
+    record.status = FREE
+    state.free[r, replica.num_free] = slot
+    replica.num_free += 1
+    replica.num_live -= 1
+    counters.num_live -= 1
+    if counters.num_live == 0:
+        counters.live_s += replica.time_s - counters.live_since_s
+    counters.finished += 1
+    counters.trajectory_s += replica.time_s - record.started_s
+    if limits.record_finish:
+        state.finish_s[record.sequence] = replica.time_s
+    group = state.group_of[record.sequence]
+    state.group_left[group] -= 1
+    if state.group_left[group] == 0:
+        state.ready_group[counters.num_ready] = group
+        state.ready_s[counters.num_ready] = replica.time_s
+        counters.num_ready += 1
+
+
+@private
+def move_last_to(state: RolloutState, r: int, place: int) -> None:
+    """Close the gap that a sequence leaves in the list of running ones (`num_running` already counts without it)."""
+    last = state.replicas[r].num_running
+    state.running[r, place] = state.running[r, last]
+    state.left[r, place] = state.left[r, last]
+    state.stretch_key[r, place] = state.stretch_key[r, last]
