@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from simulator.cluster import Run
 from simulator.kernels import advance, submit
 from simulator.policies import run_cluster
+from simulator.policies.run import TRAINER_LIFE
 from simulator.rollout_state import JUMP, PER_STEP
 from simulator.step_law import StepLaw
 from simulator.trainer import TrainerCost
@@ -44,6 +46,7 @@ from tests.simulator.small_parts import Small, fully_async
 
 ALPHA = 1e-4
 NUM_SEEDS = 40
+MODES = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 
 
 def assert_mean(values: list[float] | F64, expected: float, *, within: float) -> None:
@@ -65,7 +68,7 @@ SECOND_MOMENT = {"M/D/1": 1.0, "M/M/1": 2.0, "M/G/1": np.exp(0.8**2)}
 """E[S^2] / E[S]^2."""
 
 
-@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+@MODES
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_place_is_a_single_server_queue_customer_by_customer(name: str, mode: int) -> None:
     rng = np.random.default_rng(1)
@@ -237,7 +240,7 @@ def test_a_synchronous_step_generates_as_long_as_the_slowest_of_the_table_should
     assert_mean(generation_s, expected, within=0.1)
 
 
-@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+@MODES
 def test_tokens_per_step_are_one_plus_the_sum_of_c(mode: int) -> None:
     cumulative = np.cumsum(PMF[3][::-1])[::-1][1:]  # c_j = P(at least j drafts accepted)
     ratios = []
@@ -254,40 +257,55 @@ def test_tokens_per_step_are_one_plus_the_sum_of_c(mode: int) -> None:
 
 
 def tandem(
-    steps: I64, train_tokens: I64, *, staleness: int, sync_s: float, num_replicas: int = 1, rule: str = "in_place"
-) -> list[tuple[float, float]]:
-    """Return (end of each RL step, waited): one response per RL step, the trainer's seconds in units of 2**-10."""
-    num_steps = len(steps) - staleness - 12
+    steps: I64,
+    train_tokens: I64,
+    *,
+    staleness: int,
+    sync_s: float = 0.0,
+    num_replicas: int = 1,
+    rule: str = "in_place",
+    mode: int = JUMP,
+) -> Run:
+    """Return a finished run: one response per RL step, the trainer's seconds in units of 2**-10."""
     small = Small(
         fully_async(staleness, rule),
         prompts_per_step=1,
         group_size=1,
         num_replicas=num_replicas,
         max_running=1,
-        num_steps=num_steps,
+        num_steps=len(steps) - staleness - 12,
         prefill_s=0.0,
         sync_s=sync_s,
         step_s=STEP_S,
     )
     workload = replace(workload_from([0] * len(steps), (steps + 1).tolist()), group_tokens=train_tokens)
     parts = replace(small.parts(), workload=workload, trainer=TrainerCost(0.0, STEP_S))
-    return [(step.end_s, step.wait_s) for step in run_cluster(parts).steps]
+    run = Run(parts, mode=mode, record_finish=True)
+    run.env.run(until=run.env.process(TRAINER_LIFE["fully_async"](run)))
+    return run
 
 
+def ends_of(run: Run) -> list[float]:
+    return [step.end_s for step in run.log.steps]
+
+
+@MODES
 @pytest.mark.parametrize("rule", ["in_place", "wait"])
 @pytest.mark.parametrize("sync_s", [0.0, 0.125])
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 @pytest.mark.parametrize("train_mean", [60, 200, 600])
 def test_rollout_and_trainer_are_a_tandem_with_a_finite_buffer_bit_for_bit(
-    train_mean: int, staleness: int, sync_s: float, rule: str
+    train_mean: int, staleness: int, sync_s: float, rule: str, mode: int
 ) -> None:
     rng = np.random.default_rng([10, train_mean, staleness])
-    steps, train = lognormal(rng, 200, 300), geometric(rng, train_mean, 300)
-    made = tandem(steps, train, staleness=staleness, sync_s=sync_s, rule=rule)
-    ends, finishes = tandem_ends(steps, STEP_S, train[: len(made)] * STEP_S, sync_s, staleness, drains=rule == "wait")
-    assert [end_s for end_s, _ in made] == ends
+    steps, train = lognormal(rng, 200, 150), geometric(rng, train_mean, 150)
+    run = tandem(steps, train, staleness=staleness, sync_s=sync_s, rule=rule, mode=mode)
+    num_steps = len(run.log.steps)
+    ends, finishes = tandem_ends(steps, STEP_S, train[:num_steps] * STEP_S, sync_s, staleness, drains=rule == "wait")
+    assert ends_of(run) == ends
+    assert run.side.state.finish_s[:num_steps].tolist() == finishes[:num_steps]
     waits = [max(finish - begin, 0.0) for finish, begin in zip(finishes, [0.0, *ends], strict=False)]
-    assert [wait_s for _, wait_s in made] == waits[: len(made)]
+    assert [step.wait_s for step in run.log.steps] == waits[:num_steps]
 
 
 @pytest.mark.parametrize("num_replicas", [1, 3])
@@ -298,16 +316,8 @@ def test_the_tandem_of_exponential_stages_is_its_markov_chain(staleness: int, nu
     per_s = []
     for seed in range(NUM_SEEDS):
         rng = np.random.default_rng([11, seed])
-        ends = [
-            e
-            for e, _ in tandem(
-                geometric(rng, mean, 400),
-                geometric(rng, train_mean, 400),
-                staleness=staleness,
-                sync_s=0.0,
-                num_replicas=num_replicas,
-            )
-        ]
+        steps, train = geometric(rng, mean, 400), geometric(rng, train_mean, 400)
+        ends = ends_of(tandem(steps, train, staleness=staleness, num_replicas=num_replicas))
         per_s.append((len(ends) - 51) / (ends[-1] - ends[50]))
     assert_mean(1.0 / np.array(per_s), 1.0 / cyclic_chain_throughput(rates, 1.0 / (train_mean * STEP_S)), within=0.04)
 
@@ -316,14 +326,14 @@ def test_the_tandem_of_exponential_stages_is_its_markov_chain(staleness: int, nu
 def test_more_staleness_and_a_faster_trainer_end_no_rl_step_later(staleness: int) -> None:
     rng = np.random.default_rng(12)
     steps, train = lognormal(rng, 200, 300), geometric(rng, 200, 300)
-    ends = [end_s for end_s, _ in tandem(steps, train, staleness=staleness, sync_s=0.0)]
+    ends = ends_of(tandem(steps, train, staleness=staleness))
     for other in (
-        tandem(steps, train, staleness=staleness + 1, sync_s=0.0),
-        tandem(steps, train * 9 // 10, staleness=staleness, sync_s=0.0),
-        tandem(steps * 9 // 10, train, staleness=staleness, sync_s=0.0),
+        tandem(steps, train, staleness=staleness + 1),
+        tandem(steps, train * 9 // 10, staleness=staleness),
+        tandem(steps * 9 // 10, train, staleness=staleness),
     ):
-        assert all(end_s <= later_s for (end_s, _), later_s in zip(other, ends, strict=False))
-        assert other[200][0] < ends[200]
+        assert all(end_s <= later_s for end_s, later_s in zip(ends_of(other), ends, strict=False))
+        assert ends_of(other)[200] < ends[200]
 
 
 # ---------------------------------------------------------------- Amdahl
