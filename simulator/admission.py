@@ -104,6 +104,7 @@ def start(state: RolloutState, r: int, sequence: int) -> int:
     record.fresh_tokens = record.context_tokens
     record.tokens_left = state.output_tokens[record.turn]
     record.started_s = replica.time_s
+    record.version, record.restarts = counters.version, 0
     record.cls = 0
     if limits.num_classes > 1:
         record.cls = int(uniform(mix(record.key), _CLASS_DRAW) * limits.num_classes)
@@ -111,9 +112,6 @@ def start(state: RolloutState, r: int, sequence: int) -> int:
     if counters.num_live == 0:
         counters.live_since_s = replica.time_s
     counters.num_live += 1
-    group = state.group_of[sequence]
-    if state.group_version[group] < 0:
-        state.group_version[group] = counters.version
     return slot
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from simulator.config import InFlightRule
 from simulator.errors import InvariantError
 from simulator.parts import Parts
 from simulator.rollout import RolloutSide
@@ -141,11 +142,11 @@ class Run:
             staleness=np.bincount(self.version - self.side.versions_of(groups).astype(np.int64)),
         )
 
-    def sync_weights(self, *, abort: bool = False) -> Process:
+    def sync_weights(self, in_flight: InFlightRule = "in_place") -> Process:
         """Publish the next policy version: every replica stops, gets the weights and goes on."""
         rl_steps = self.num_taken // self.parts.groups_per_step
         until_s = self.now_s + self.parts.sync_s
-        self.side.sync_weights(self.version + 1, rl_steps, self.now_s, until_s, abort=abort)
+        self.side.sync_weights(self.version + 1, rl_steps, self.now_s, until_s, in_flight)
         yield self.env.timeout(self.parts.sync_s)
         self.version += 1
 

@@ -80,9 +80,10 @@ class ClusterConfig(Strict):
         return tuple(factor for count, factor in self.stragglers or () for _ in range(count))
 
 
-InFlightRule = Literal["wait", "abort_resume", "in_place"]
+InFlightRule = Literal["wait", "abort_resume", "restart", "in_place", "in_place_recompute"]
 """What happens to running sequences at a weight sync: they finish first; they are aborted and prefilled again with
-all they had; they stay, with a KV cache of mixed policies."""
+all they had; they are aborted and begin again from their prompt, with the length they were to have; they stay, with a
+KV cache of mixed policies; they stay, and their KV cache is computed again."""
 
 
 OverdueRule = Literal["keep", "drop"]

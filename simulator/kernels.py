@@ -15,8 +15,8 @@ import numpy as np
 from simulator.admission import enqueue, fill_batch, has_room, join, wake
 from simulator.compiled import kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
-from simulator.interruption import abort_all, preempt_latest, redraw_all
-from simulator.rollout_state import PER_STEP, Record, RolloutState
+from simulator.interruption import abort_all, preempt_latest, recompute_all, redraw_all, restart_all
+from simulator.rollout_state import ABORT, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, find_segment, span_seconds, step_seconds, steps_within
 from simulator.stretch import emit, end_stretch, level_at, move_last_to
@@ -76,12 +76,12 @@ def weight_sync(
     law: StepLaw,
     now_s: float,
     until_s: float,
-    abort: bool,
+    rule: int,
     redraw: bool,
 ) -> None:
     """Stop every replica at its first step boundary at or after `now_s`, and let it go on at `until_s`.
 
-    abort: running sequences lose their KV cache and are prefilled again with all they had. Otherwise they go on;
+    rule: KEEP, ABORT, RESTART or RECOMPUTE, what happens to sequences under way;
     redraw: `law` is not `old_law`, so the steps they still need are drawn anew (the process has no memory).
     """
     for r in range(state.limits[0].num_replicas):
@@ -91,10 +91,14 @@ def weight_sync(
         replica.time_s = max(replica.time_s, until_s)
         if replica.idle == 1:
             replica.idle_since_s = replica.time_s
-        if abort:
-            abort_all(state, old_law, r)
+        if rule == RESTART:
+            restart_all(state, old_law, r)
+        elif rule == ABORT:
+            abort_all(state, old_law, r, True)
         elif redraw:
             redraw_all(state, old_law, law, r)
+        if rule == RECOMPUTE:
+            recompute_all(state, table, r)
         fill_batch(state, table, law, r, _ALL)
         _plan(state, table, law, r)
 

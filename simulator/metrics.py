@@ -35,6 +35,12 @@ class Outcome:
     preemptions: int
     num_dropped: int
     """Groups dropped in the whole run because they were too old."""
+    restarts: float
+    """Restarts of sequences from their prompt, per RL step."""
+    max_restarts: int
+    """Of any one sequence in the whole run."""
+    useful_fraction: float
+    """Share of the generated tokens that no restart threw away."""
     wasted_fraction: float
     """Share of the tokens prefilled and generated that were computed again, or that nothing was trained on."""
     max_batch: int
@@ -72,6 +78,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         rollout_s = sum(step.generation_s for step in window) / num_steps
     trained = [sum(getattr(step, name) for step in window) / span_s for name in ("train_s", "sync_s", "wait_s")]
     wasted = gained("recomputed_tokens") + window[-1].dropped_tokens - (before.dropped_tokens if before else 0)
+    wasted += gained("restarted_tokens")
     return Outcome(
         step_s=span_s / num_steps,
         rollout_s=rollout_s,
@@ -87,6 +94,9 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         staleness=_staleness(window),
         preemptions=log.steps[-1].totals.preemptions,
         num_dropped=log.steps[-1].num_dropped,
+        restarts=gained("restarts") / num_steps,
+        max_restarts=log.steps[-1].totals.max_restarts,
+        useful_fraction=1.0 - gained("restarted_tokens") / max(generated, 1.0),
         # Dropped groups may have been generated before the window.
         wasted_fraction=min(wasted / max(gained("prefill_tokens") + generated, 1.0), 1.0),
         max_batch=log.max_batch,

@@ -9,11 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator import kernels
+from simulator.config import InFlightRule
 from simulator.parts import Parts
-from simulator.rollout_state import new_state
+from simulator.rollout_state import ABORT, KEEP, RECOMPUTE, RESTART, new_state
 from simulator.step_law import StepLaw
 
 _ANY = 1 << 60
+_AT_SYNC: dict[InFlightRule, int] = {
+    "wait": KEEP,
+    "abort_resume": ABORT,
+    "restart": RESTART,
+    "in_place": KEEP,
+    "in_place_recompute": RECOMPUTE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,11 @@ class RolloutTotals:
     preemptions: int
     trajectory_s: float
     finished: int
+    restarts: int
+    max_restarts: int
+    """Of any one sequence."""
+    restarted_tokens: int
+    """Emitted, and thrown away by a restart."""
 
 
 class RolloutSide:
@@ -116,13 +129,14 @@ class RolloutSide:
         """Return the policy version with which each group began."""
         return self.state.group_version[groups]
 
-    def sync_weights(self, version: int, rl_steps: int, now_s: float, until_s: float, *, abort: bool) -> None:
+    def sync_weights(self, version: int, rl_steps: int, now_s: float, until_s: float, in_flight: InFlightRule) -> None:
         """Stop for a weight sync from now to `until_s`, and go on with the policy that so many RL steps made."""
         law = self._parts.law_of(rl_steps)
         old_law, self._law = self._law, law
         self.state.counters["version"] = version
         redraw = law is not old_law
-        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, until_s, abort, redraw)
+        rule = _AT_SYNC[in_flight]
+        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, until_s, rule, redraw)
 
     def totals(self, now_s: float) -> RolloutTotals:
         """Return the sums up to now."""
@@ -143,4 +157,7 @@ class RolloutSide:
             preemptions=int(replicas["preemptions"].sum()),
             trajectory_s=float(counters["trajectory_s"][0]),
             finished=int(counters["finished"][0]),
+            restarts=int(counters["restarts"][0]),
+            max_restarts=int(counters["max_restarts"][0]),
+            restarted_tokens=int(counters["restarted_tokens"][0]),
         )

@@ -25,6 +25,10 @@ FREE, RUNNING, TOOL, QUEUED, JOINING = 0, 1, 2, 3, 4
 JUMP, PER_STEP = 0, 1
 """How a replica advances: to its next membership change in closed form, or step by step (the reference)."""
 
+KEEP, ABORT, RESTART, RECOMPUTE = 0, 1, 2, 3
+"""What a weight sync does to sequences under way: nothing; their KV cache is emptied and they wait to be prefilled with
+all they had; they wait to begin again from their prompt; their KV cache is computed again before any goes on."""
+
 SLOT_DTYPE = np.dtype(
     [
         ("sequence", "i8"),
@@ -42,6 +46,8 @@ SLOT_DTYPE = np.dtype(
         ("status", "i4"),
         ("cls", "i4"),  # dispersion class
         ("flush", "i8"),  # how often the KV cache had been emptied when its tool call began
+        ("version", "i4"),  # policy version with which it began, or began again
+        ("restarts", "i4"),  # how often it began again
     ]
 )
 
@@ -97,6 +103,9 @@ COUNTERS_DTYPE = np.dtype(
         ("version", "i8"),  # policy version of the weights in the replicas
         ("finished", "i8"),
         ("trajectory_s", "f8"),  # sum over finished sequences, first admission to last token
+        ("restarts", "i8"),  # how often sequences began again from their prompt
+        ("max_restarts", "i8"),  # most restarts of any one sequence
+        ("restarted_tokens", "i8"),  # emitted, and thrown away by a restart
         ("closed", "i8"),  # 1: no fresh sequence may start (waiting for a weight sync)
     ]
 )

@@ -48,6 +48,9 @@ COVERAGE = 0.9
 MAX_TRUNCATED_FRACTION = 0.2
 """Share of responses cut at the longest length above which the run warns."""
 
+LIVELOCK_USEFUL_FRACTION, LIVELOCK_RESTARTS = 0.5, 10
+"""Useful over generated tokens below, and restarts of one sample above, which a run counts as a live-lock."""
+
 MODEL_ERROR = "one replication gives no interval; raise run.replications"
 
 
@@ -330,6 +333,7 @@ def _run_warnings(inputs: Inputs, results: _Results) -> list[str]:
             f"policy: groups trained on at a staleness above {scenario.max_staleness}: {shares}; admission "
             "bounds what starts, stragglers finish later"
         )
+    warnings += _livelock_warnings(results)
     dropped = {name: _mean(float(outcome.num_dropped) for outcome in mine) for name, mine in results.outcomes.items()}
     if max(dropped.values()) > 0:
         counts = ", ".join(f"{name} {count:.0f}" for name, count in dropped.items())
@@ -347,6 +351,22 @@ def _run_warnings(inputs: Inputs, results: _Results) -> list[str]:
             "engine.max_running_seqs or add GPUs"
         )
     return warnings
+
+
+def _livelock_warnings(results: _Results) -> list[str]:
+    """Say which arms begin the same sequences again and again, and how much of their tokens is of use."""
+    stuck = {}
+    for name, outcomes in results.outcomes.items():
+        useful = _mean(outcome.useful_fraction for outcome in outcomes)
+        most = max(outcome.max_restarts for outcome in outcomes)
+        if useful < LIVELOCK_USEFUL_FRACTION or most > LIVELOCK_RESTARTS:
+            stuck[name] = f"{name} {100 * useful:.0f} % of tokens useful, one sample restarted {most} times"
+    if not stuck:
+        return []
+    return [
+        f"policy: live-lock: {'; '.join(stuck.values())}; sync less often (policy.fetches_per_sync) or resume "
+        '(policy.in_flight = "abort_resume")'
+    ]
 
 
 def _recipe(acceptance: AcceptanceConfig | None) -> str:

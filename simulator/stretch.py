@@ -116,6 +116,8 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
     if limits.record_finish:
         state.finish_s[record.sequence] = replica.time_s
     group = state.group_of[record.sequence]
+    if state.group_version[group] < 0 or record.version < state.group_version[group]:
+        state.group_version[group] = record.version
     state.group_left[group] -= 1
     if state.group_left[group] == 0:
         state.ready_group[counters.num_ready] = group

@@ -44,7 +44,7 @@ def fully_async(run: Run) -> Process:
                 run.side.close()
                 yield run.clock.drained()
             drain_s += run.now_s - trained_s
-            yield from run.sync_weights(abort=policy.in_flight == "abort_resume")
+            yield from run.sync_weights(policy.in_flight)
             num_syncs += 1
             num_trained = run.num_taken
             admit()

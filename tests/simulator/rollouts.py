@@ -7,12 +7,13 @@ import numpy as np
 from simulator.config import ConstantLength, LognormalLength, SyntheticWorkload, TurnsConfig
 from simulator.kernels import advance, busy_seconds, idle_seconds, submit, weight_sync
 from simulator.rng import stream_key
-from simulator.rollout_state import JUMP, RolloutState, new_state
+from simulator.rollout_state import ABORT, JUMP, KEEP, RECOMPUTE, RESTART, RolloutState, new_state
 from simulator.step_law import StepLaw, build_step_law
 from simulator.step_table import StepTable, build_step_table
 from simulator.workload import Workload, draw_workload
 
 ALL = 1 << 40
+AT_SYNC = {"in_place": KEEP, "abort": ABORT, "restart": RESTART, "recompute": RECOMPUTE}
 MAX_TOKENS = 900
 KNOTS = np.array([16.0, 64.0, 128.0, 256.0, 512.0, 1024.0])
 PMF = {0: [1.0], 1: [0.4, 0.6], 3: [0.095, 0.126, 0.127, 0.652], 7: [0.2, 0.15, 0.1, 0.1, 0.1, 0.1, 0.05, 0.2]}
@@ -34,7 +35,7 @@ class Case:
     pieces: int = 1
     """Times at which sequences are submitted."""
     sync: str = ""
-    """Six weight syncs: "abort", "in_place" with another law after each, or none."""
+    """Six weight syncs: "abort", "restart", "in_place" or "recompute" with another law after each, or none."""
     padding: int = 4
     bend: float = 0.8
     """Cost grows with context ** bend; 1 makes it a straight line."""
@@ -144,10 +145,11 @@ class Play:
                 self.advance(law, self.now_s + 0.15 * case.scale)
         for _ in range(6 if case.sync else 0):
             self.advance(law, self.now_s + 0.26 * case.scale)
-            if case.sync == "abort":
+            rule = AT_SYNC[case.sync]
+            if rule in (ABORT, RESTART):
                 other = law
             until_s = self.now_s + 0.05 * case.scale
-            weight_sync(state, table, law, other, self.now_s, until_s, case.sync == "abort", law is not other)
+            weight_sync(state, table, law, other, self.now_s, until_s, rule, law is not other)
             self.now_s = until_s
             law, other = other, law
             self.checkpoint()

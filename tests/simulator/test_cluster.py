@@ -3,12 +3,13 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from simulator.cluster import Run
-from simulator.config import OneStepOffPolicy, PolicyConfig, SynchronousPolicy
+from simulator.config import InFlightRule, OneStepOffPolicy, PolicyConfig, SynchronousPolicy
 from simulator.metrics import Outcome, measure
 from simulator.policies import run_cluster
 from simulator.policies.run import TRAINER_LIFE
@@ -16,14 +17,11 @@ from simulator.rollout_state import JUMP, PER_STEP
 from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, fully_async
 
 SYNCHRONOUS, ONE_STEP_OFF = SynchronousPolicy(switch_s=0.75), OneStepOffPolicy()
+RULES = get_args(InFlightRule)
 POLICIES: dict[str, PolicyConfig] = {
     "synchronous": SYNCHRONOUS,
     "one_step_off": ONE_STEP_OFF,
-    **{
-        f"{rule}-{staleness}": fully_async(staleness, rule)
-        for rule in ("wait", "abort_resume", "in_place")
-        for staleness in (0, 1, 4)
-    },
+    **{f"{rule}-{staleness}": fully_async(staleness, rule) for rule in RULES for staleness in (0, 1, 4)},
 }
 each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
@@ -127,9 +125,7 @@ def test_more_acceptance_is_never_slower(policy: PolicyConfig) -> None:
     assert seconds[-1] < seconds[0]
 
 
-@pytest.mark.parametrize(
-    "policy", [SYNCHRONOUS, ONE_STEP_OFF, *(POLICIES[f"{rule}-1"] for rule in ("wait", "abort_resume", "in_place"))]
-)
+@pytest.mark.parametrize("policy", [SYNCHRONOUS, ONE_STEP_OFF, *(POLICIES[f"{rule}-1"] for rule in RULES)])
 def test_both_ways_of_advancing_give_the_same_run_in_law(policy: PolicyConfig) -> None:
     def differences(value: Callable[[Outcome], float]) -> np.ndarray:
         return np.array([math.log(value(jump) / value(steps)) for jump, steps in pairs])
