@@ -391,7 +391,7 @@ def test_a_workload_trace_is_replayed_and_named(tmp_path: Path) -> None:
     assert tokens == pytest.approx(2 * (100 + 120 + 140))
 
 
-@pytest.mark.parametrize("name", [name for name, _ in list_scenarios()])
+@pytest.mark.parametrize("name", [name for name, _ in list_scenarios() if load_scenario(name).measured])
 def test_a_bundled_scenario_runs_and_shows_what_was_measured(name: str) -> None:
     scenario = load_scenario(name, ["run.num_steps=4", "run.replications=2"])
     answered = simulate(scenario)
