@@ -256,6 +256,10 @@ def test_tokens_per_step_are_one_plus_the_sum_of_c(mode: int) -> None:
 # ---------------------------------------------------------------- a tandem with a finite buffer
 
 
+TRAIN_UNIT_S = STEP_S / 8
+"""So that a sync falls between step boundaries; a power of two, so that no sum is rounded."""
+
+
 def tandem(
     steps: I64,
     train_tokens: I64,
@@ -266,7 +270,7 @@ def tandem(
     rule: str = "in_place",
     mode: int = JUMP,
 ) -> Run:
-    """Return a finished run: one response per RL step, the trainer's seconds in units of 2**-10."""
+    """Return a finished run: one response per RL step, the trainer's time in units of `TRAIN_UNIT_S`."""
     small = Small(
         fully_async(staleness, rule),
         prompts_per_step=1,
@@ -279,7 +283,7 @@ def tandem(
         step_s=STEP_S,
     )
     workload = replace(workload_from([0] * len(steps), (steps + 1).tolist()), group_tokens=train_tokens)
-    parts = replace(small.parts(), workload=workload, trainer=TrainerCost(0.0, STEP_S))
+    parts = replace(small.parts(), workload=workload, trainer=TrainerCost(0.0, TRAIN_UNIT_S))
     run = Run(parts, mode=mode, record_finish=True)
     run.env.run(until=run.env.process(TRAINER_LIFE["fully_async"](run)))
     return run
@@ -298,10 +302,12 @@ def test_rollout_and_trainer_are_a_tandem_with_a_finite_buffer_bit_for_bit(
     train_mean: int, staleness: int, sync_s: float, rule: str, mode: int
 ) -> None:
     rng = np.random.default_rng([10, train_mean, staleness])
-    steps, train = lognormal(rng, 200, 150), geometric(rng, train_mean, 150)
+    steps, train = lognormal(rng, 200, 150), geometric(rng, 8 * train_mean, 150)
     run = tandem(steps, train, staleness=staleness, sync_s=sync_s, rule=rule, mode=mode)
     num_steps = len(run.log.steps)
-    ends, finishes = tandem_ends(steps, STEP_S, train[:num_steps] * STEP_S, sync_s, staleness, drains=rule == "wait")
+    ends, finishes = tandem_ends(
+        steps, STEP_S, train[:num_steps] * TRAIN_UNIT_S, sync_s, staleness, drains=rule == "wait"
+    )
     assert ends_of(run) == ends
     assert run.side.state.finish_s[:num_steps].tolist() == finishes[:num_steps]
     waits = [max(finish - begin, 0.0) for finish, begin in zip(finishes, [0.0, *ends], strict=False)]
@@ -316,7 +322,7 @@ def test_the_tandem_of_exponential_stages_is_its_markov_chain(staleness: int, nu
     per_s = []
     for seed in range(NUM_SEEDS):
         rng = np.random.default_rng([11, seed])
-        steps, train = geometric(rng, mean, 400), geometric(rng, train_mean, 400)
+        steps, train = geometric(rng, mean, 400), geometric(rng, 8 * train_mean, 400)
         ends = ends_of(tandem(steps, train, staleness=staleness, num_replicas=num_replicas))
         per_s.append((len(ends) - 51) / (ends[-1] - ends[50]))
     assert_mean(1.0 / np.array(per_s), 1.0 / cyclic_chain_throughput(rates, 1.0 / (train_mean * STEP_S)), within=0.04)
@@ -325,7 +331,7 @@ def test_the_tandem_of_exponential_stages_is_its_markov_chain(staleness: int, nu
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 def test_more_staleness_and_a_faster_trainer_end_no_rl_step_later(staleness: int) -> None:
     rng = np.random.default_rng(12)
-    steps, train = lognormal(rng, 200, 300), geometric(rng, 200, 300)
+    steps, train = lognormal(rng, 200, 300), geometric(rng, 8 * 200, 300)
     ends = ends_of(tandem(steps, train, staleness=staleness))
     for other in (
         tandem(steps, train, staleness=staleness + 1),
