@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py roofline.py acceptance.py aiconfigurator_check.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py peer.py roofline.py acceptance.py aiconfigurator_check.py))
 
 .PHONY: help setup run test check bench
 
