@@ -1,6 +1,7 @@
 """One run under the policy its parts name."""
 
 from simulator.cluster import Run
+from simulator.invariants import check_run
 from simulator.parts import Parts
 from simulator.policies.fully_async import fully_async
 from simulator.policies.one_step_off import one_step_off
@@ -16,5 +17,6 @@ def run_cluster(parts: Parts, *, mode: int = JUMP) -> RunLog:
     run = Run(parts, mode=mode)
     run.env.run(until=run.env.process(TRAINER_LIFE[parts.policy.kind](run)))
     run.clock.stop()
+    check_run(parts, run.side, run.log, version=run.version, num_taken=run.num_taken, num_dropped=run.num_dropped)
     run.log.max_batch = int(run.side.state.replicas["max_batch"].max())
     return run.log

@@ -1,0 +1,103 @@
+"""Invariants: what must add up at the end of every run, whatever the policy. Always on; does not mend anything."""
+
+import itertools
+import math
+
+import numpy as np
+
+from simulator.errors import InvariantError
+from simulator.parts import Parts
+from simulator.rollout import RolloutSide
+from simulator.rollout_state import FREE, TOOL
+from simulator.run_log import RunLog
+
+_REPORT = "a defect of the simulator; please report the scenario"
+
+
+def check_run(parts: Parts, side: RolloutSide, log: RunLog, *, version: int, num_taken: int, num_dropped: int) -> None:
+    """Raise InvariantError unless samples, tokens, time and versions of a finished run add up.
+
+    Args:
+        parts: What the run was made of.
+        side: Its rollout side.
+        log: Its RL steps.
+        version: Policy versions published.
+        num_taken: Groups trained on.
+        num_dropped: Groups dropped because they were too old.
+    """
+    _check_samples(parts, side, num_taken, num_dropped)
+    _check_tokens(side)
+    _check_time(parts, log)
+    _check_versions(parts, side, log, version)
+
+
+def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped: int) -> None:
+    """Samples in = trained + dropped + in the buffer + in flight."""
+    state, size = side.state, parts.workload.group_size
+    ready = state.ready_group[: side.num_ready]
+    gone = int(size[ready[: num_taken + num_dropped]].sum())
+    buffered = int((size - state.group_left).sum()) - gone
+    in_flight = int((state.slots["status"] != FREE).sum())
+    started = int(state.counters["next_sequence"][0])
+    if started != gone + buffered + in_flight or side.num_live != in_flight:
+        raise InvariantError(
+            f"samples: {started} started, but {gone} were trained on or dropped, {buffered} are buffered and "
+            f"{in_flight} in flight ({side.num_live} counted): {_REPORT}"
+        )
+
+
+def _check_tokens(side: RolloutSide) -> None:
+    """Tokens generated = of finished samples + thrown away by restarts + of samples in flight."""
+    state = side.state
+    generated = int(state.replicas["stretch_tokens"].sum() + state.replicas["first_tokens"].sum())
+    live = state.slots[state.slots["status"] != FREE]
+    last = state.first_turn[int(state.counters["next_sequence"][0])]
+    whole = int(state.output_tokens[:last].sum(dtype=np.int64))
+    restarted = int(state.counters["restarted_tokens"][0])
+    to_come = 0
+    if len(live):
+        low, high = int(live["turn"].min()), int(state.first_turn[live["sequence"] + 1].max())
+        before = np.concatenate([[0], np.cumsum(state.output_tokens[low:high], dtype=np.int64)])
+        turn = live["turn"] + (live["status"] != TOOL)  # one at a tool has its whole next turn to come
+        to_come = int((before[state.first_turn[live["sequence"] + 1] - low] - before[turn - low]).sum())
+        to_come += int(live["tokens_left"][live["status"] != TOOL].sum())
+    if generated != whole - to_come + restarted:
+        raise InvariantError(
+            f"tokens: {generated} generated, but samples that have begun have {whole}, of which {to_come} are still to "
+            f"come, and restarts threw {restarted} away: {_REPORT}"
+        )
+
+
+def _check_time(parts: Parts, log: RunLog) -> None:
+    """The shares of each side's time add up to 1, and time never goes back."""
+    ends = [step.end_s for step in log.steps]
+    if any(later < earlier for earlier, later in itertools.pairwise(ends)):
+        raise InvariantError(f"time: an RL step ends before the one before it: {_REPORT}")
+    colocated = parts.policy.kind == "synchronous"
+    trainer_s = sum(step.wait_s + step.train_s + step.drain_s + step.sync_s for step in log.steps)
+    if colocated:
+        trainer_s += sum(step.generation_s for step in log.steps)
+        trainer_s += len(log.steps) * getattr(parts.policy, "switch_s", 0.0)
+    totals = log.steps[-1].totals
+    rollout_s = (totals.busy_s + totals.starved_s + totals.tool_s + totals.sync_s) / parts.num_replicas
+    for name, spent_s in (("trainer", trainer_s), ("rollout", rollout_s)):
+        if not math.isclose(spent_s, ends[-1], rel_tol=1e-6, abs_tol=1e-6):
+            raise InvariantError(
+                f"time: the run takes {ends[-1]:g} s, its {name} side accounts for {spent_s:g}: {_REPORT}"
+            )
+
+
+def _check_versions(parts: Parts, side: RolloutSide, log: RunLog, version: int) -> None:
+    """Replicas hold what was published, nothing is from the future, and staleness keeps to its rule."""
+    held = int(side.state.counters["version"][0])
+    newest = int(side.versions_of(side.state.ready_group[: side.num_ready]).max(initial=0))
+    if held != version or newest > version:
+        raise InvariantError(
+            f"versions: {version} published, replicas hold {held} and samples are from up to {newest}: {_REPORT}"
+        )
+    bound = {"synchronous": 0, "one_step_off": 1}.get(parts.policy.kind)
+    if getattr(parts.policy, "overdue", None) == "drop":
+        bound = getattr(parts.policy, "max_staleness", None)
+    oldest = max(int(np.flatnonzero(step.staleness).max(initial=0)) for step in log.steps)
+    if bound is not None and oldest > bound:
+        raise InvariantError(f"staleness: {oldest} versions, above the {bound} that the policy promises: {_REPORT}")

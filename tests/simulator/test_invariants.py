@@ -1,0 +1,62 @@
+"""A run whose books do not balance is not reported."""
+
+import pytest
+
+from simulator.cluster import Run
+from simulator.errors import InvariantError
+from simulator.invariants import check_run
+from simulator.policies.fully_async import fully_async as life_of
+from tests.simulator.small_parts import SPREAD, Small, fully_async
+
+
+def finished(**policy: object) -> Run:
+    small = Small(fully_async(1, "restart", **policy), SPREAD, train_s=0.1, sync_s=0.1)
+    run = Run(small.parts())
+    run.env.run(until=run.env.process(life_of(run)))
+    return run
+
+
+def check(run: Run) -> None:
+    check_run(run.parts, run.side, run.log, version=run.version, num_taken=run.num_taken, num_dropped=run.num_dropped)
+
+
+def test_a_run_that_adds_up_passes() -> None:
+    check(finished(overdue="drop"))
+
+
+def test_a_lost_sample_is_found() -> None:
+    run = finished()
+    run.side.state.counters["next_sequence"] += 1
+    with pytest.raises(InvariantError, match=r"^samples: \d+ started, but \d+ were trained on or dropped, "):
+        check(run)
+
+
+def test_a_lost_token_is_found() -> None:
+    run = finished()
+    run.side.state.counters["restarted_tokens"] -= 1
+    with pytest.raises(InvariantError, match=r"^tokens: \d+ generated, but samples that have begun have \d+, of which"):
+        check(run)
+
+
+def test_lost_time_is_found_on_either_side() -> None:
+    run = finished()
+    run.log.steps[0].train_s -= 0.05
+    with pytest.raises(InvariantError, match=r"^time: the run takes .* its trainer side accounts for"):
+        check(run)
+    run = finished()
+    run.side.state.replicas["sync_s"] = 0.0
+    run.log.steps[-1].totals = run.side.totals(run.now_s)
+    with pytest.raises(InvariantError, match=r"^time: the run takes .* its rollout side accounts for"):
+        check(run)
+
+
+def test_versions_that_go_back_and_staleness_beyond_its_limit_are_found() -> None:
+    run = finished(overdue="drop")
+    run.side.state.counters["version"] -= 1
+    with pytest.raises(InvariantError, match=r"^versions: 6 published, replicas hold 5"):
+        check(run)
+    run = finished(overdue="drop")
+    run.log.steps[-1].staleness.resize(4, refcheck=False)
+    run.log.steps[-1].staleness[3] = 1
+    with pytest.raises(InvariantError, match=r"^staleness: 3 versions, above the 1 that the policy promises"):
+        check(run)
