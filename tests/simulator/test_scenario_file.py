@@ -54,7 +54,7 @@ def test_the_first_comment_is_the_question_unless_there_is_one() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_closest(tmp_path: Path) -> None:
-    for name, hint in (("bebop-swe2", "did you mean bebop-swe?"), ("zzz", "bundled ones are bebop-reasoning, ")):
+    for name, hint in (("bebop-swe2", "did you mean bebop-swe?"), ("zzz", "bundled ones are areal, bebop-reasoning, ")):
         with pytest.raises(ScenarioError) as error:
             load_scenario(name)
         assert str(error.value).startswith(f"{name}: no such scenario or file; {hint}")
