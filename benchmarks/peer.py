@@ -15,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import peer_batching
@@ -127,9 +127,8 @@ def compare(comparison: Comparison) -> Result:
 def serve(comparison: Comparison) -> tuple[F64, int]:
     """Return when each trajectory ends in our replicas, and how often a sequence was preempted."""
     engine, table = comparison.engine, comparison.table
-    order = _in_blocks(comparison)
     state = new_state(
-        _workload([comparison.trajectories[i] for i in order]),
+        _workload(comparison.trajectories),
         num_replicas=engine.num_replicas,
         max_running=engine.max_num_seqs,
         max_live=engine.max_live,
@@ -149,22 +148,7 @@ def serve(comparison: Comparison) -> tuple[F64, int]:
             advance(state, table, law, arrival_s, everything)
             submit(state, table, law, i + 1, arrival_s)
     advance(state, table, law, np.inf, everything)
-    finish_s = np.empty(len(order))
-    finish_s[order] = state.finish_s
-    return finish_s, int(state.replicas["preemptions"].sum())
-
-
-def _in_blocks(comparison: Comparison) -> list[int]:
-    """Return the order in which our replicas get the trajectories that the peer's replicas get.
-
-    Of those who arrive together ours hands each replica a block, a router one after the other to each.
-    """
-    numbers = list(range(len(comparison.trajectories)))
-    if comparison.trajectories[-1].arrival_s > 0.0:
-        return numbers
-    engine = comparison.engine
-    first = numbers[: engine.num_replicas * engine.max_num_seqs]
-    return [i for r in range(engine.num_replicas) for i in first[r :: engine.num_replicas]] + numbers[len(first) :]
+    return state.finish_s, int(state.replicas["preemptions"].sum())
 
 
 def _workload(trajectories: list[Trajectory]) -> Workload:
@@ -192,9 +176,6 @@ def _queueing(size: float) -> list[Comparison]:
     waves = _trajectories(rng, int(4000 * size), prompt=0, response=400)
     arriving = _trajectories(rng, int(3000 * size), prompt=0, response=400, every_s=0.32)
     agents = _trajectories(rng, int(800 * size), prompt=0, response=100, turns=8, delay_s=20.0)
-    # Ours gives a place to who comes back from a tool before who has never run, an engine to who came first. A first
-    # turn of one token, over as soon as it begins, brings everybody to the same queue: then both are the same.
-    agents = [replace(agent, outputs=[1, *agent.outputs[1:]]) for agent in agents]
     return [
         _ciw("4 replicas of 32 places, in waves", waves, Engine(4, 32, 32, forever), step_s, None),
         _ciw("arrivals, a shared batch of at most 32", arriving, Engine(1, 32, len(arriving), forever), step_s, 16),

@@ -15,11 +15,13 @@ _KV_WATERMARK = 0.01
 
 
 @private
-def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int, quota: int) -> None:
-    """Take sequences, waiting ones first, then at most `quota` fresh ones, while there is room; prefill them."""
+def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
+    """Take sequences, waiting ones first, then fresh ones, while there is room; prefill them."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     if replica.join_step >= 0:
         return  # one chunked prefill at a time, first come first served
+    while limits.max_live > limits.max_running and _has_fresh(state, r):
+        queue_fresh(state, r)  # first come, first served: whoever comes back from a tool later waits behind it
     most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
     tokens, pairs, context = 0.0, 0.0, replica.context_tokens
     count = 0
@@ -33,15 +35,13 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int, quot
             replica.queue_head = (replica.queue_head + 1) % limits.max_live
             replica.queue_len -= 1
         else:
-            if quota <= 0 or counters.closed or counters.next_sequence >= counters.submitted or replica.num_free == 0:
+            if not _has_fresh(state, r):
                 break
             prompt = state.input_tokens[state.first_turn[counters.next_sequence]]
             if context + prompt > most_context and not empty:
                 break
-            slot = start(state, r, counters.next_sequence)
+            slot = start(state, r)
             record = state.slots[r * limits.max_live + slot]
-            counters.next_sequence += 1
-            quota -= 1
         context += record.context_tokens
         tokens += record.fresh_tokens
         # A new token attends to the cached ones before it and, on average, to half of the new ones.
@@ -81,7 +81,7 @@ def has_room(state: RolloutState, r: int) -> bool:
         return False
     if replica.queue_len > 0:
         context = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]].context_tokens
-    elif counters.closed or counters.next_sequence >= counters.submitted or replica.num_free == 0:
+    elif not _has_fresh(state, r):
         return False
     else:
         context = np.int64(state.input_tokens[state.first_turn[counters.next_sequence]])
@@ -90,9 +90,27 @@ def has_room(state: RolloutState, r: int) -> bool:
 
 
 @private
-def start(state: RolloutState, r: int, sequence: int) -> int:
-    """Give a fresh sequence a slot; return it."""
+def _has_fresh(state: RolloutState, r: int) -> bool:
+    """Return whether replica r may take a sequence that has not begun."""
+    counters = state.counters[0]
+    return not counters.closed and counters.next_sequence < counters.submitted and state.replicas[r].num_free > 0
+
+
+@private
+def queue_fresh(state: RolloutState, r: int) -> None:
+    """Send the next fresh sequence to replica r, where it waits behind those that are there."""
+    limits = state.limits[0]
+    slot = start(state, r)
+    state.slots[r * limits.max_live + slot].status = QUEUED
+    _queue_back(state, r, slot)
+
+
+@private
+def start(state: RolloutState, r: int) -> int:
+    """Give the next fresh sequence a slot; return it."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    sequence = counters.next_sequence
+    counters.next_sequence += 1
     replica.num_free -= 1
     slot = state.free[r, replica.num_free]
     record = state.slots[r * limits.max_live + slot]
@@ -145,6 +163,13 @@ def enqueue(state: RolloutState, r: int, slot: int) -> None:
     record.fresh_tokens = observation if cached else record.context_tokens
     record.tokens_left = state.output_tokens[record.turn]
     record.status = QUEUED
+    _queue_back(state, r, slot)
+
+
+@private
+def _queue_back(state: RolloutState, r: int, slot: int) -> None:
+    """Let a sequence wait behind all others."""
+    limits, replica = state.limits[0], state.replicas[r]
     state.queue[r, (replica.queue_head + replica.queue_len) % limits.max_live] = slot
     replica.queue_len += 1
 

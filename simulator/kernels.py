@@ -12,7 +12,7 @@ Does not know trainers, buffers or why it is interrupted.
 
 import numpy as np
 
-from simulator.admission import enqueue, fill_batch, has_room, join, wake
+from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, wake
 from simulator.compiled import kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
 from simulator.interruption import abort_all, preempt_latest, recompute_all, redraw_all, restart_all
@@ -20,8 +20,6 @@ from simulator.rollout_state import ABORT, PER_STEP, RECOMPUTE, RESTART, Record,
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, find_segment, span_seconds, step_seconds, steps_within
 from simulator.stretch import emit, end_stretch, level_at, move_last_to
-
-_ALL = 1 << 40
 
 
 @kernel
@@ -38,7 +36,7 @@ def advance(state: RolloutState, table: StepTable, law: StepLaw, until_s: float,
 
 @kernel
 def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: int, now_s: float) -> None:
-    """Let sequences up to number `num_sequences` start; replicas with room take them, least loaded first."""
+    """Let sequences up to number `num_sequences` start; they are dealt to replicas one by one, least loaded first."""
     counters, limits = state.counters[0], state.limits[0]
     counters.submitted = min(max(num_sequences, counters.submitted), state.first_turn.shape[0] - 1)
     counters.closed = 0
@@ -46,6 +44,7 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
     if waiting <= 0:
         return
     quota = state.quota
+    num_dealt = 0
     level = limits.max_live
     for r in range(limits.num_replicas):
         quota[r] = 0
@@ -54,17 +53,18 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
         for r in range(limits.num_replicas):
             if waiting > 0 and state.replicas[r].num_live + quota[r] == level:
                 quota[r] += 1
+                state.deal[num_dealt] = r
+                num_dealt += 1
                 waiting -= 1
         level += 1
     for r in range(limits.num_replicas):
         if quota[r] > 0:
             _stop_at(state, table, law, r, now_s)
-            fill_batch(state, table, law, r, quota[r])
-            _plan(state, table, law, r)
-    for r in range(limits.num_replicas):  # what did not fit into one replica's KV cache goes wherever it does
-        if counters.next_sequence < counters.submitted and state.replicas[r].num_free > 0:
-            _stop_at(state, table, law, r, now_s)
-            fill_batch(state, table, law, r, _ALL)
+    for i in range(num_dealt):  # one after the other, so that a group is spread over the replicas
+        queue_fresh(state, state.deal[i])
+    for r in range(limits.num_replicas):
+        if quota[r] > 0:
+            fill_batch(state, table, law, r)
             _plan(state, table, law, r)
 
 
@@ -99,7 +99,7 @@ def weight_sync(
             redraw_all(state, old_law, law, r)
         if rule == RECOMPUTE:
             recompute_all(state, table, r)
-        fill_batch(state, table, law, r, _ALL)
+        fill_batch(state, table, law, r)
         _plan(state, table, law, r)
 
 
@@ -165,7 +165,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
     while replica.context_tokens > state.limits[0].kv_tokens and replica.num_running > 1:
         preempt_latest(state, law, r)
     if admit:
-        fill_batch(state, table, law, r, _ALL)
+        fill_batch(state, table, law, r)
     _plan(state, table, law, r)
 
 

@@ -154,6 +154,8 @@ class RolloutState(NamedTuple):
     """Winner tree over next_s; tree[1] is the replica whose event comes first, the lower index on ties."""
     quota: I64
     """[replicas]: scratch of `submit`."""
+    deal: I32
+    """[replicas x slots]: scratch of `submit`: the replica that each sequence is dealt to."""
     stream: NDArray[np.uint64]
     first_turn: I64
     input_tokens: I32
@@ -227,6 +229,7 @@ def new_state(
         next_s=np.full(width, np.inf),
         tree=tree,
         quota=np.zeros(num_replicas, np.int64),
+        deal=np.zeros(num_replicas * max_live, np.int32),
         stream=np.array([stream], np.uint64),
         first_turn=workload.first_turn,
         input_tokens=workload.input_tokens,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from simulator.policies import run_cluster
@@ -154,12 +155,14 @@ def test_a_class_of_replicas_is_two_classes_of_half_as_many() -> None:
         state = station(workload, num_servers=30, num_replicas=num_replicas)
         return play(state, table_by_batch(STEP_S * (1.0 + 0.1 * np.arange(31)))).finish_s
 
-    def part(workload: Workload, first: int, last: int) -> Workload:
-        turns = slice(4 * first, 4 * last)
+    def part(workload: Workload, chosen: NDArray[np.bool_]) -> Workload:
+        turns = chosen.repeat(4)
         made = turns_of(workload.output_tokens[turns].reshape(-1, 4) - 1, workload.delay_s[turns].reshape(-1, 4))
         return replace(made, input_tokens=workload.input_tokens[turns])
 
     for seed in range(10):
         whole = agentic(seed)
-        halves = [finish(part(whole, first, first + 60), 2) for first in (0, 60)]
-        assert np.array_equal(finish(whole, 4), np.concatenate(halves))
+        first = np.arange(120) % 4 < 2  # what is dealt to the first two of four replicas
+        both = finish(whole, 4)
+        assert np.array_equal(both[first], finish(part(whole, first), 2))
+        assert np.array_equal(both[~first], finish(part(whole, ~first), 2))
