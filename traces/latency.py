@@ -13,8 +13,8 @@ from traces.base import Origin, Strict, Trace
 
 MIN_LATENCY_S = 1e-7
 MAX_LATENCY_S = 600.0
-"""Plausible latency of one operation; outside, the unit is probably wrong (trust.md F16: 1 us to 600 s per step;
-single operations such as a sampler may be shorter)."""
+"""Plausible latency of one operation, seconds; outside, the unit is probably wrong. A step takes 1 us to 600 s, a single
+operation such as a sampler may be shorter."""
 
 
 class Operation(StrEnum):

@@ -1,0 +1,105 @@
+"""Arms: ways of decoding, with their acceptance and draft length."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from simulator.config.limits import MAX_DRAFT_TOKENS, Share
+from traces.acceptance import VerifyRule
+from traces.base import Strict
+
+
+class LawAcceptance(Strict):
+    """Accept length from policy entropy by a fitted law, split into positions."""
+
+    kind: Literal["law"] = "law"
+    recipe: Literal["to", "rs_ce", "rs_tv", "rs_e2e_tv"]
+    """Verify rule and loss of the head: TO = greedy draft."""
+    fit: str = Field(min_length=1, max_length=100)
+    """Which runs the law was fitted on."""
+    trace: str = "bebop-paper"
+
+
+class FixedAcceptance(Strict):
+    """Known acceptance by position: c_j = P(the first j drafts are all accepted), as engines count it."""
+
+    kind: Literal["fixed"] = "fixed"
+    cumulative: tuple[Share, ...] = Field(min_length=1, max_length=MAX_DRAFT_TOKENS)
+
+    @model_validator(mode="after")
+    def _never_increases(self) -> Self:
+        if any(b > a for a, b in zip(self.cumulative, self.cumulative[1:], strict=False)):
+            raise ValueError(
+                f"cumulative: {list(self.cumulative)} increases; give P(first j accepted), not conditional rates"
+            )
+        return self
+
+
+class TraceAcceptance(Strict):
+    """Counted acceptance rows of an AcceptanceTrace, interpolated over entropy."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+    loss: str
+    verify_rule: VerifyRule = VerifyRule.REJECTION
+    task: str | None = None
+
+
+AcceptanceConfig = Annotated[LawAcceptance | FixedAcceptance | TraceAcceptance, Field(discriminator="kind")]
+
+
+class DraftLengthByBatch(Strict):
+    """k from a table over the engine's live batch (vLLM `num_speculative_tokens_per_batch_size`)."""
+
+    kind: Literal["by_batch"] = "by_batch"
+    table: tuple[tuple[PositiveInt, PositiveInt, NonNegativeInt], ...] = Field(min_length=1, max_length=100)
+    """[first batch, last batch, k] rows, ascending and without gaps; the last row holds for larger batches too.
+
+    At k = 0 one draft pass still runs, which keeps the draft head's KV cache whole.
+    """
+
+    @model_validator(mode="after")
+    def _rows_follow_each_other(self) -> Self:
+        expected = 1
+        for first, last, _ in self.table:
+            if first != expected or last < first:
+                raise ValueError(
+                    f"table: row [{first}, {last}, ...] does not begin at batch {expected} and end after it; rows "
+                    "ascend without gaps from batch 1"
+                )
+            expected = last + 1
+        return self
+
+
+class AdaptiveDraftLength(Strict):
+    """The k, from 0 to the arm's, that emits most tokens per second at the live batch under the current acceptance."""
+
+    kind: Literal["adaptive"] = "adaptive"
+
+
+DraftLength = Annotated[DraftLengthByBatch | AdaptiveDraftLength, Field(discriminator="kind")]
+
+
+class ArmConfig(Strict):
+    """One way of decoding, compared with plain decoding."""
+
+    k: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)]
+    """Draft tokens per step, the most where `draft_length` chooses; 0 is plain decoding."""
+    draft_length: DraftLength | None = None
+    """How the engine chooses k at its live batch; None: always k."""
+    acceptance: AcceptanceConfig | None = None
+    """Needed when k > 0."""
+    dispersion: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Standard deviation between requests of the log-odds of acceptance."""
+    train_overhead: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Extra training time as a share, e.g. 0.07 for online MTP training."""
+
+    @model_validator(mode="after")
+    def _speculation_has_acceptance(self) -> Self:
+        if self.k > 0 and self.acceptance is None:
+            raise ValueError(f"acceptance: missing, though k is {self.k}; give a law, a trace or fixed rates")
+        if self.draft_length is not None and self.draft_length.kind == "by_batch":
+            most = max(k for _, _, k in self.draft_length.table)
+            if most != self.k:
+                raise ValueError(f"k: {self.k} is not the largest k of draft_length.table, {most}; make them equal")
+        return self

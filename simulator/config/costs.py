@@ -1,0 +1,88 @@
+"""Costs: where step latencies, training time and weight-sync time come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from traces.base import Strict
+
+
+class TraceLatency(Strict):
+    """Step latencies from a LatencyTrace."""
+
+    kind: Literal["trace"] = "trace"
+    trace: str
+    """Name of committed data or path of a file."""
+    allow_extrapolation: bool = False
+    """Whether points outside the trace may be used; the report then says so."""
+    allow_mismatch: bool = False
+    """Whether the trace may be of another model, GPU or precision; the report then says so."""
+
+
+class RooflineLatency(Strict):
+    """Step latencies from the architecture and the GPU's datasheet; nothing measured on this pair."""
+
+    kind: Literal["roofline"] = "roofline"
+
+
+LatencyConfig = Annotated[TraceLatency | RooflineLatency, Field(discriminator="kind")]
+
+
+class TrainerStall(Strict):
+    """Something that keeps the trainer busy now and then: a validation, a checkpoint."""
+
+    every_steps: PositiveInt
+    """It follows every n-th RL step of the run."""
+    seconds: NonNegativeFloat
+
+
+Stalls = Annotated[tuple[TrainerStall, ...], Field(max_length=20)]
+
+
+class LinearTrainer(Strict):
+    """Seconds = constant + tokens x slope, per pass."""
+
+    kind: Literal["linear"] = "linear"
+    constant_s: NonNegativeFloat = 0.0
+    """Per RL step, whatever its tokens."""
+    s_per_token: NonNegativeFloat
+    """Forward, backward and optimizer, all trainer GPUs together, per token of prompt and response."""
+    log_prob_s_per_token: NonNegativeFloat = 0.0
+    """Recomputation of the old policy's log-probabilities."""
+    reference_s_per_token: NonNegativeFloat = 0.0
+    """Log-probabilities of a reference policy."""
+    stalls: Stalls | None = None
+
+
+class MfuTrainer(Strict):
+    """Seconds from FLOPs: 6 N per token for training and 2 N per forward-only pass (N = active parameters)."""
+
+    kind: Literal["mfu"] = "mfu"
+    mfu: Annotated[float, Field(gt=0, le=1)]
+    """Achieved share of the trainer GPUs' dense bf16 peak."""
+    constant_s: NonNegativeFloat = 0.0
+    log_prob_pass: bool = False
+    reference_pass: bool = False
+    stalls: Stalls | None = None
+
+
+TrainerConfig = Annotated[LinearTrainer | MfuTrainer, Field(discriminator="kind")]
+
+
+class SecondsWeightSync(Strict):
+    """A known duration."""
+
+    kind: Literal["seconds"] = "seconds"
+    seconds: NonNegativeFloat
+
+
+class BandwidthWeightSync(Strict):
+    """Latency plus bytes over effective bandwidth."""
+
+    kind: Literal["bandwidth"] = "bandwidth"
+    bytes_per_s: PositiveFloat
+    """Effective rate for the whole model, all links together."""
+    latency_s: NonNegativeFloat = 0.0
+
+
+WeightSyncConfig = Annotated[SecondsWeightSync | BandwidthWeightSync, Field(discriminator="kind")]

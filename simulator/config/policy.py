@@ -1,0 +1,89 @@
+"""Policies: placement, staleness, and what happens at a weight sync."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from traces.base import Strict
+
+InFlightRule = Literal["wait", "abort_resume", "restart", "in_place", "in_place_recompute"]
+"""What happens to running sequences at a weight sync: they finish first; they are aborted and prefilled again with
+all they had; they are aborted and begin again from their prompt, with the length they were to have; they stay, with a
+KV cache of mixed policies; they stay, and their KV cache is computed again."""
+OverdueRule = Literal["keep", "drop"]
+"""What becomes of finished groups that are too old when the trainer fetches: they are trained on and counted (SkyRL);
+they are dropped, and new ones admitted in their place (prime-rl, TRL, miles)."""
+
+
+class SynchronousPolicy(Strict):
+    """Colocated: generate a whole batch, train on it, sync, on the same GPUs."""
+
+    kind: Literal["synchronous"] = "synchronous"
+    switch_s: NonNegativeFloat = 0.0
+    """Seconds per RL step to move the GPUs from generation to training and back."""
+
+
+class OneStepOffPolicy(Strict):
+    """Split: the trainer works on one whole batch while the next is generated."""
+
+    kind: Literal["one_step_off"] = "one_step_off"
+
+
+class FullyAsyncPolicy(Strict):
+    """Split: generation never stops; admission keeps it a bounded number of groups ahead of the trainer.
+
+    Admitted groups never exceed those trained on at the last weight sync by more than (1 + staleness) x groups per
+    sync period. Staleness is stated in policy versions (AReaL, arXiv 2505.24298, sec. 5.1) or as a fraction of a sync
+    period (verl's fully_async_policy); exactly one of the two.
+    A group that straggles can still arrive older than that; `overdue` says what becomes of it.
+    """
+
+    kind: Literal["fully_async"] = "fully_async"
+    max_staleness: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Policy versions that admission may run ahead."""
+    staleness_fraction: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Share of a sync period that admission may run ahead (verl `staleness_threshold`)."""
+    in_flight: InFlightRule = "abort_resume"
+    fetch_groups: PositiveInt | None = None
+    """Groups that the trainer takes at once (verl `require_batches` x `ppo_mini_batch_size`), a divisor of
+    prompts_per_step; None: prompts_per_step."""
+    fetches_per_sync: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Fetches trained on between two weight syncs (verl `trigger_parameter_sync_step`, slime
+    `update_weights_interval`); None: 1."""
+
+    overdue: OverdueRule | None = None
+    """What becomes of finished groups older than max_staleness; None: keep."""
+
+    @model_validator(mode="after")
+    def _dropping_has_a_limit(self) -> Self:
+        if self.overdue == "drop" and self.max_staleness is None:
+            raise ValueError("overdue: drop needs an age in policy versions; state max_staleness")
+        return self
+
+    @model_validator(mode="after")
+    def _staleness_has_one_unit(self) -> Self:
+        if (self.max_staleness is None) == (self.staleness_fraction is None):
+            said = "neither" if self.max_staleness is None else "both"
+            raise ValueError(
+                f"max_staleness and staleness_fraction: {said} stated; give one, in policy versions or as a "
+                "fraction of a sync period"
+            )
+        return self
+
+    @property
+    def staleness(self) -> float:
+        """Sync periods that admission may run ahead: the limit in either unit."""
+        return self.max_staleness if self.max_staleness is not None else self.staleness_fraction or 0.0
+
+    @property
+    def versions_ahead(self) -> int:
+        """The limit in whole policy versions."""
+        return math.ceil(self.staleness)
+
+    def groups_per_sync(self, groups_per_step: int) -> int:
+        """Return the groups trained on between two weight syncs, for so many per RL step."""
+        return (self.fetches_per_sync or 1) * (self.fetch_groups or groups_per_step)
+
+
+PolicyConfig = Annotated[SynchronousPolicy | OneStepOffPolicy | FullyAsyncPolicy, Field(discriminator="kind")]

@@ -1,0 +1,160 @@
+"""Scenario: the whole question, and what must hold between its parts."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
+
+from simulator.config.arm import ArmConfig
+from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig
+from simulator.config.costs import LatencyConfig, TrainerConfig, WeightSyncConfig
+from simulator.config.limits import MAX_SEQUENCES_PER_RUN, MAX_SEQUENCES_PER_STEP, Name
+from simulator.config.policy import FullyAsyncPolicy, PolicyConfig
+from simulator.config.workload import EntropyConfig, WorkloadConfig
+from traces.base import Origin, Strict
+
+
+class UncertaintyConfig(Strict):
+    """How wrong the inputs may be (relative standard deviations unless said); every replication draws its own."""
+
+    latency: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of every engine latency alike; mostly cancels in a speedup."""
+    draft_and_verify: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the cost of a speculative step against a plain one."""
+    accept_length: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """Of the accept length, in tokens."""
+    trainer: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of training time."""
+    weight_sync: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class RunConfig(Strict):
+    """How long and how often."""
+
+    num_steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """RL steps."""
+    first_step: NonNegativeInt = 0
+    """RL step at which the run starts on the entropy trajectory."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps left out of every mean; None leaves out the filling of the pipeline: max_staleness + 1 sync periods."""
+    replications: Annotated[int, Field(ge=1, le=1000)] = 8
+    seed: NonNegativeInt = 0
+
+
+class MeasuredConfig(Strict):
+    """A published or logged number to show beside the prediction; never used to make it."""
+
+    arm: Name
+    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "accept_length"]
+    baseline: PositiveFloat | None = None
+    with_spec: PositiveFloat | None = None
+    speedup: PositiveFloat | None = None
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _states_something(self) -> Self:
+        if self.speedup is None and self.with_spec is None:
+            raise ValueError("speedup and with_spec: both missing; a measured row states at least one")
+        if self.quantity == "accept_length" and (self.with_spec is None or self.speedup or self.baseline):
+            raise ValueError("quantity: accept_length is of the arm alone; state with_spec, no baseline, no speedup")
+        return self
+
+
+class OriginConfig(Strict):
+    """Where the number of a scenario field comes from."""
+
+    origin: Origin
+    source: str = Field(min_length=1, max_length=1000)
+
+
+class Scenario(Strict):
+    """A question: on these GPUs, with this model and workload, how much faster is each arm."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    question: str = Field(min_length=1, max_length=1000)
+    model: ModelConfig
+    cluster: ClusterConfig
+    policy: PolicyConfig
+    engine: EngineConfig
+    workload: WorkloadConfig
+    entropy: EntropyConfig | None = None
+    """Policy entropy along the run; needed by acceptance laws, and by traces with entropy in their rows."""
+    latency: LatencyConfig
+    trainer: TrainerConfig
+    weight_sync: WeightSyncConfig
+    arms: dict[Name, ArmConfig] = Field(min_length=1, max_length=32)
+    """Name of the arm -> how it decodes. The baseline, k = 0, is always run and needs no entry."""
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    run: RunConfig = RunConfig()
+    measured: tuple[MeasuredConfig, ...] = ()
+    origins: dict[str, OriginConfig] = Field(default_factory=dict)
+    """Dotted field path -> where its value comes from; a field without an entry counts as assumed."""
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _paths_are_quoted(cls, origins: object) -> object:
+        for path, entry in origins.items() if isinstance(origins, dict) else ():
+            if isinstance(entry, dict) and any(isinstance(value, dict) for value in entry.values()):
+                raise ValueError(f'{path} is a table of tables; quote the whole path, as in "{path}.field" = {{ .. }}')
+        return origins
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        for name, arm in self.arms.items():
+            if arm.acceptance is not None and arm.acceptance.kind == "law" and self.entropy is None:
+                raise ValueError(f"entropy: missing, but arms.{name}.acceptance is a law of entropy; give a trajectory")
+        if "baseline" in self.arms:
+            raise ValueError("arms.baseline: the name is taken by plain decoding, which always runs; choose another")
+        for index, row in enumerate(self.measured):
+            if row.arm not in self.arms:
+                raise ValueError(f"measured.{index}.arm: {row.arm!r} is not an arm; arms are {sorted(self.arms)}")
+        cluster = self.cluster
+        if self.policy.kind == "synchronous" and cluster.num_rollout_gpus != cluster.num_train_gpus:
+            raise ValueError(
+                f"cluster.num_train_gpus: {cluster.num_train_gpus} differs from num_rollout_gpus "
+                f"{cluster.num_rollout_gpus}, but a synchronous policy runs both on the same GPUs; make them equal"
+            )
+        workload = self.workload
+        if workload.kind == "synthetic":
+            per_step = workload.prompts_per_step * workload.group_size
+            if per_step > MAX_SEQUENCES_PER_STEP:
+                raise ValueError(
+                    f"workload.prompts_per_step: {workload.prompts_per_step} x group_size {workload.group_size} = "
+                    f"{per_step} sequences per step, above the limit {MAX_SEQUENCES_PER_STEP}; lower one of them"
+                )
+            if per_step * self.run.num_steps > MAX_SEQUENCES_PER_RUN:
+                raise ValueError(
+                    f"run.num_steps: {self.run.num_steps} x {per_step} sequences = {per_step * self.run.num_steps}, "
+                    f"above the limit {MAX_SEQUENCES_PER_RUN}; simulate fewer steps"
+                )
+        if self.warmup_steps >= self.run.num_steps:
+            raise ValueError(
+                f"run.num_steps: {self.run.num_steps} leaves nothing after {self.warmup_steps} warm-up steps; "
+                "raise it or set run.warmup_steps"
+            )
+        return self
+
+    @property
+    def max_live_per_replica(self) -> int:
+        """Trajectories that one replica holds at most."""
+        engine = self.engine
+        return max(engine.max_live_trajectories or engine.max_running_seqs, engine.max_running_seqs)
+
+    @property
+    def max_staleness(self) -> int:
+        """Policy versions that samples may be behind the trainer by the rule of this policy."""
+        if isinstance(self.policy, FullyAsyncPolicy):
+            return self.policy.versions_ahead
+        return 0 if self.policy.kind == "synchronous" else 1
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps left out of every mean."""
+        if self.run.warmup_steps is not None:
+            return self.run.warmup_steps
+        if self.policy.kind != "fully_async":
+            return self.max_staleness + 1
+        # A traced workload's groups per step are unknown here; a fetch is then taken for a whole step, its most.
+        per_step = self.workload.prompts_per_step if self.workload.kind == "synthetic" else 1
+        fetch = (self.policy.fetch_groups or per_step) if self.workload.kind == "synthetic" else 1
+        return -(-(self.max_staleness + 1) * (self.policy.fetches_per_sync or 1) * fetch // per_step)
