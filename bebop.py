@@ -77,6 +77,7 @@ def _find(verb: str) -> Callable[[list[str]], int]:
 
 def _schema(argv: list[str]) -> int:
     """Print or write JSON Schemas; lives here because no package below knows both traces and scenarios."""
+    import json
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -89,6 +90,7 @@ def _schema(argv: list[str]) -> int:
     models: dict[str, type[BaseModel]] = {**FORMATS, "scenario": Scenario}
     parser = Parser(prog="bebop schema", description="Print the JSON Schema of a file format.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(models)}; none lists them")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--write", type=Path, metavar="DIR", help="write DIR/NAME.json instead; no name writes all")
     arguments = parser.parse_args(argv)
     for name in arguments.names:
@@ -98,6 +100,9 @@ def _schema(argv: list[str]) -> int:
     if arguments.write:
         for name in arguments.names or models:
             write_atomically(arguments.write / f"{name}.json", schema_text(models[name]).encode())
+    elif arguments.json:
+        schemas = {name: models[name].model_json_schema() for name in arguments.names}
+        print(json.dumps(schemas if schemas else list(models)))
     elif arguments.names:
         print("".join(schema_text(models[name]) for name in arguments.names), end="")
     else:

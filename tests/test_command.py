@@ -186,6 +186,12 @@ def test_schema_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(names)
     assert bebop.main(["schema", "latency"]) == 0
     assert capsys.readouterr().out == (tmp_path / "latency.json").read_text()
+    assert bebop.main(["schema", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == names
+    assert bebop.main(["schema", "latency", "report", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert list(json.loads(printed)) == ["latency", "report"]
     assert bebop.main(["schema", "latent"]) == 2
     assert capsys.readouterr().err == (
         "bebop: no format 'latent'; the formats are latency, acceptance, workload, report, scenario\n"

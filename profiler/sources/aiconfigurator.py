@@ -183,7 +183,7 @@ def _import_aiconfigurator() -> tuple[ModuleType, ModuleType, ModuleType, Module
     except ImportError as error:
         raise MissingPackageError(
             "aiconfigurator-core is not installed, and it holds the operator tables; "
-            "run: pip install 'bebop-rollout[aiconfigurator]'"
+            "run `pip install '.[aiconfigurator]'` in the checkout"
         ) from error
     # It warns about operator families (MLA, DSA) that none of our models has.
     logging.getLogger("aiconfigurator_core").setLevel(logging.ERROR)

@@ -272,4 +272,4 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "aiconfigurator_core", None)
     monkeypatch.setitem(sys.modules, "aiconfigurator_core.sdk.engine", None)
     assert bebop(["profile", "--source", "aiconfigurator", "--model", "Qwen3-8B", "--gpu", "H200"]) == 5
-    assert "bebop-rollout[aiconfigurator]" in capsys.readouterr().err
+    assert ".[aiconfigurator]" in capsys.readouterr().err
