@@ -13,7 +13,7 @@ from traces.base import Origin, Strict, Trace
 
 MIN_LATENCY_S = 1e-7
 MAX_LATENCY_S = 600.0
-"""Plausible latency of one operation, seconds; outside, the unit is probably wrong. A step takes 1 us to 600 s, a single
+"""Plausible latency of one operation, seconds; outside, the unit is probably wrong. A step takes 1 us to 600 s, one
 operation such as a sampler may be shorter."""
 
 
