@@ -5,9 +5,10 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, Queue
+from threading import Event
 
 import numpy as np
 from scipy.special import stdtrit
@@ -41,6 +42,9 @@ from traces.report import (
 
 MODEL_VERSION = "1"
 """Changes whenever the same scenario gets another answer."""
+
+MAX_THREADS = 8
+"""Replications run at a time; each holds the workload of a whole run."""
 
 COVERAGE = 0.9
 """Share of runs that an interval holds."""
@@ -91,9 +95,10 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
     inputs = resolve(scenario)
     total = scenario.run.replications * (1 + len(scenario.arms))
     ticks: Queue[None] = Queue()
-    executor = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    stop = Event()
+    executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
     try:
-        futures = [executor.submit(_replicate, inputs, i, ticks) for i in range(scenario.run.replications)]
+        futures = [executor.submit(_replicate, inputs, i, ticks, stop) for i in range(scenario.run.replications)]
         for done in range(1, total + 1):
             if not _wait_for_tick(ticks, futures):
                 break
@@ -101,6 +106,7 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
                 progress(done / total)
         replications = [future.result() for future in futures]
     finally:
+        stop.set()
         executor.shutdown(cancel_futures=True)
     return _report(inputs, _gather(inputs, replications))
 
@@ -116,8 +122,8 @@ def _wait_for_tick(ticks: Queue[None], futures: Sequence[Future[_Replication]]) 
                 return False
 
 
-def _replicate(inputs: Inputs, replication: int, ticks: Queue[None]) -> _Replication:
-    """Run every arm, and its counterfactuals, once."""
+def _replicate(inputs: Inputs, replication: int, ticks: Queue[None], stop: Event) -> _Replication:
+    """Run every arm, and its counterfactuals, once; give up between two runs when told to stop."""
     scenario = inputs.scenario
     workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
     result = _Replication({}, {}, ())
@@ -131,6 +137,8 @@ def _replicate(inputs: Inputs, replication: int, ticks: Queue[None]) -> _Replica
         counterfactual = Counterfactual(result.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
         result.stages[name] = {}
         for stage in STAGES:
+            if stop.is_set():
+                raise CancelledError
             staged = counterfactual.apply(stage, parts)
             result.stages[name][stage] = measure(run_cluster(staged), staged, scenario.warmup_steps).step_s
         ticks.put(None)
