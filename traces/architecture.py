@@ -4,17 +4,15 @@ Does not know GPUs, latencies or how a model is split over them: every figure is
 tensor-parallel rank divides. Text model only, vision towers are not counted.
 """
 
-import csv
-import difflib
 import re
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from traces.base import Strict
 from traces.errors import TraceFormatError
+from traces.fact_table import FactTable
 
 BYTES_PER_VALUE: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 """Storage of one value, bytes; block scales (below 1 % of fp8 weights) are not counted."""
@@ -299,24 +297,17 @@ def load_architecture(name: str) -> Architecture:
 
     An unknown name is a TraceFormatError: one line with close matches and the list.
     """
-    known = _read_architectures()
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    raise TraceFormatError(f"no architecture named {name!r}: {hint}known: {', '.join(known)}")
+    return _facts().find(name)
 
 
 def list_architectures() -> tuple[str, ...]:
     """Return the names of all known architectures, in the order of the table."""
-    return tuple(_read_architectures())
+    return tuple(_facts().rows)
 
 
 @cache
-def _read_architectures() -> dict[str, Architecture]:
-    text = files("traces").joinpath("data", "models", _TABLE).read_text(encoding="utf-8")
-    rows = [_parse_row(line, row) for line, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
-    return {row.name: row for row in rows}
+def _facts() -> FactTable[Architecture]:
+    return FactTable("architecture", "models", _TABLE, _parse_row)
 
 
 def _parse_row(line: int, row: dict[str, str]) -> Architecture:

@@ -1,14 +1,12 @@
 """Gpu: what a datasheet promises. Does not know what kernels reach of it, nor how GPUs are wired into nodes."""
 
-import csv
-import difflib
 from functools import cache
-from importlib.resources import files
 
 from pydantic import Field, PositiveFloat, ValidationError
 
 from traces.base import Strict
 from traces.errors import TraceFormatError
+from traces.fact_table import FactTable
 
 _TABLE = "gpus.csv"
 
@@ -37,24 +35,17 @@ def load_gpu(name: str) -> Gpu:
 
     An unknown name is a TraceFormatError: one line with close matches and the list.
     """
-    known = _read_gpus()
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    raise TraceFormatError(f"no GPU named {name!r}: {hint}known: {', '.join(known)}")
+    return _facts().find(name)
 
 
 def list_gpus() -> tuple[str, ...]:
     """Return the names of all known GPUs, in the order of the table."""
-    return tuple(_read_gpus())
+    return tuple(_facts().rows)
 
 
 @cache
-def _read_gpus() -> dict[str, Gpu]:
-    text = files("traces").joinpath("data", "hardware", _TABLE).read_text(encoding="utf-8")
-    rows = [_parse_row(line, row) for line, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
-    return {row.name: row for row in rows}
+def _facts() -> FactTable[Gpu]:
+    return FactTable("GPU", "hardware", _TABLE, _parse_row)
 
 
 def _parse_row(line: int, row: dict[str, str]) -> Gpu:
