@@ -241,6 +241,7 @@ class TraceLatency:
         tokens = np.array(alone, float)
         seconds = np.array([points[n, 0] for n in alone]) - attention * tokens**2 / 2
         seconds = np.maximum.accumulate(np.maximum(seconds, 0.0))
+        seconds = seconds + self._overhead_s[0]
         return np.concatenate([[0.0], tokens]), np.concatenate([seconds[:1], seconds]), attention
 
 

@@ -17,6 +17,6 @@ def test_an_interrupted_simulation_ends_soon_with_its_own_exit_code() -> None:
     time.sleep(6.0)  # past the imports, in the middle of the runs
     begin_s = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60.0)
+    out, err = process.communicate(timeout=120.0)
     assert (process.returncode, out, err) == (130, "", "bebop: interrupted\n")
-    assert time.monotonic() - begin_s < 30.0
+    assert time.monotonic() - begin_s < 60.0

@@ -88,10 +88,11 @@ def test_the_speculative_step_in_numbers() -> None:
 
 @pytest.mark.parametrize("k", [0, 1, 3])
 def test_overheads_are_added_to_every_target_and_every_draft_pass(k: int) -> None:
-    bare = table_of(made_up.trace(), k=k).step_s
+    bare = table_of(made_up.trace(), k=k)
     source = TraceLatency(made_up.trace(), target_overhead_s=0.036, draft_overhead_s=0.001)
-    loaded = source.step_table(need(k))[0].step_s
-    assert loaded[1:] - bare[1:] == pytest.approx(np.full((16, 3), 0.036 + k * 0.001))
+    loaded = source.step_table(need(k))[0]
+    assert loaded.step_s[1:] - bare.step_s[1:] == pytest.approx(np.full((16, 3), 0.036 + k * 0.001))
+    assert loaded.prefill_s - bare.prefill_s == pytest.approx(np.full(len(bare.prefill_s), 0.036))
 
 
 # ---------------------------------------------------------------- between the points
