@@ -20,11 +20,11 @@ import numpy as np
 
 from simulator.config import Scenario
 from simulator.inputs import BASELINE, make_noise, make_parts, make_workload, resolve
-from simulator.kernels import advance, submit
 from simulator.metrics import measure
 from simulator.parts import Parts
 from simulator.policies import run_cluster
-from simulator.rollout_state import JUMP, PER_STEP, new_state
+from simulator.rollout import RolloutSide
+from simulator.rollout_state import JUMP, PER_STEP
 from simulator.scenario_file import parse_scenario
 from simulator.step_law import build_step_law
 
@@ -116,25 +116,14 @@ def rollout_parts(scenario: Scenario) -> Parts:
 
 def time_rollout(parts: Parts, mode: int, repetitions: int) -> Timing:
     """Return the time to generate every sequence, from an idle rollout side to an idle one."""
-    law = parts.law_of(0)
     seconds = []
     for repetition in range(repetitions + 1):
         begin_s = time.perf_counter()
-        state = new_state(
-            parts.workload,
-            num_replicas=parts.num_replicas,
-            max_running=parts.max_running,
-            max_live=parts.max_live,
-            kv_tokens=parts.kv_tokens,
-            num_draft_tokens=parts.num_draft_tokens,
-            num_classes=parts.num_classes,
-            stream=np.uint64(repetition),
-            mode=mode,
-        )
-        submit(state, parts.table, law, parts.workload.num_sequences, 0.0)
-        advance(state, parts.table, law, np.inf, 1 << 60)
+        side = RolloutSide(replace(parts, stream=np.uint64(repetition)), mode=mode)
+        side.submit(parts.workload.num_groups, 0.0)
+        side.advance(np.inf)
         seconds.append(time.perf_counter() - begin_s)
-        assert state.counters["finished"][0] == parts.workload.num_sequences
+        assert side.num_ready == parts.workload.num_groups
     return Timing(seconds[1:])  # the first loads the machine code
 
 

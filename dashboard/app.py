@@ -230,7 +230,7 @@ def _answer(report: RunReport) -> None:
 
 def _explained_arm(report: RunReport) -> str:
     """Let the reader choose the arm that the sentence and the waterfall explain; the best one at first."""
-    best = words.best_arm(report)
+    best = report.best_arm
     if len(report.arms) == 1:
         return best
     chosen = st.segmented_control(

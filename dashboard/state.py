@@ -10,7 +10,6 @@ LAST_RUN = "last_run"
 MAX_RUNNING_SEQS = "max_running_seqs"
 NUM_DRAFT_TOKENS = "num_draft_tokens"
 ACCEPTANCE = "acceptance"
-LAW = "law"
 RATES = "rates"
 
 

@@ -53,11 +53,6 @@ def answer(report: RunReport, arm: str) -> str:
     return f"{start} {_verdict(speedup)}; {rollout}{_biggest_loss(chosen)}."
 
 
-def best_arm(report: RunReport) -> str:
-    """Return the arm with the largest mean end-to-end speedup; the first of equals."""
-    return max(report.arms, key=lambda name: report.arms[name].end_to_end_speedup.mean)
-
-
 def biggest_loss(arm: ArmReport) -> Factor | None:
     """Return the waterfall's smallest factor below 1, None where nothing is lost."""
     losses = [factor for factor in arm.waterfall if factor.factor < 1]

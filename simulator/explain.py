@@ -5,7 +5,7 @@ the speedup with an effect over the speedup without it, so the factors multiply 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -72,23 +72,19 @@ class Counterfactual:
 
 def without_prefill(table: StepTable) -> StepTable:
     """Return a table whose prefills take no time."""
-    num_levels = len(table.step_s) // table.rows_per_level
-    free = table.prefill_s * 0.0
-    return build_step_table(table.knots, table.step_s, table.prefill_tokens, free, 0.0, num_levels=num_levels)
+    return table._replace(prefill_s=table.prefill_s * 0.0, attention_s_per_token2=0.0)
 
 
 def at_full_batch(table: StepTable, batch: int) -> StepTable:
     """Return a table in which every step costs as much as at this batch."""
-    num_levels = len(table.step_s) // table.rows_per_level
-    full = table.step_s.reshape(num_levels, table.rows_per_level, -1)[:, batch : batch + 1]
-    step_s = np.broadcast_to(full, (num_levels, table.rows_per_level, full.shape[-1])).reshape(table.step_s.shape)
+    full = np.arange(len(table.step_s)) // table.rows_per_level * table.rows_per_level + batch
     return build_step_table(
         table.knots,
-        step_s,
+        table.step_s[full],
         table.prefill_tokens,
         table.prefill_s,
         table.attention_s_per_token2,
-        num_levels=num_levels,
+        num_levels=len(table.step_s) // table.rows_per_level,
     )
 
 
@@ -114,7 +110,7 @@ def waterfall(
         speedups: Stage -> baseline's time over the arm's, one per replication.
         whole: The end-to-end speedups.
     """
-    levels = [_mean(accept_lengths), *(_mean(speedups[stage]) for stage in STAGES), _mean(whole)]
+    levels = [geometric_mean(v) for v in (accept_lengths, *(speedups[stage] for stage in STAGES), whole)]
     factors = []
     previous = 1.0
     for name, level in zip(MEANING, levels, strict=True):
@@ -123,5 +119,7 @@ def waterfall(
     return factors
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the mean of ratios."""
+    logs = [math.log(value) for value in values]
+    return math.exp(math.fsum(logs) / len(logs))

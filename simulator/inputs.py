@@ -49,17 +49,14 @@ class Inputs:
     latency: TraceLatency
     entropy: Entropy
     workload_trace: WorkloadTrace | None
+    groups_per_step: int
+    """Groups that one RL step trains on."""
     trainer: TrainerCost
     sync_s: float
 
     @property
     def temperature(self) -> float:
         return self.scenario.workload.temperature
-
-    @property
-    def groups_per_step(self) -> int:
-        """Groups that one RL step trains on."""
-        return groups_per_step(self.scenario.workload, self.workload_trace)
 
     @property
     def rl_steps(self) -> range:
@@ -126,6 +123,7 @@ def resolve(scenario: Scenario) -> Inputs:
         latency=_latency(scenario, architecture, gpu),
         entropy=_named("entropy.trace", build_entropy, scenario.entropy),
         workload_trace=workload_trace,
+        groups_per_step=groups_per_step(scenario.workload, workload_trace),
         trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
         sync_s=weight_sync_s(scenario.weight_sync, architecture, scenario.model.precision),
     )

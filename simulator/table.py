@@ -23,7 +23,8 @@ _SHORT = {
 
 def answer(report: RunReport) -> str:
     """Return the best arm's end-to-end speedup, its interval and the main loss, in one sentence."""
-    name, arm = max(report.arms.items(), key=lambda item: item[1].end_to_end_speedup.mean)
+    name = report.best_arm
+    arm = report.arms[name]
     speedup = arm.end_to_end_speedup
     verb = "faster" if speedup.mean >= 1 else "as fast: slower"
     losses = [factor for factor in arm.waterfall[1:] if factor.factor < 0.995]

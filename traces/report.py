@@ -180,6 +180,11 @@ class RunReport(Strict):
     provenance: tuple[InputOrigin, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def best_arm(self) -> str:
+        """The arm with the largest mean end-to-end speedup; the first of equals."""
+        return max(self.arms, key=lambda name: self.arms[name].end_to_end_speedup.mean)
+
     def to_json(self) -> str:
         """Return the report as one line of JSON."""
         return self.model_dump_json()

@@ -56,7 +56,7 @@ def test_run_shows_the_answer_of_simulate_and_every_figure() -> None:
     assert not page.exception
     assert not page.error
     report = simulate(data.load(data.Source("tiny.toml", TINY)))
-    assert words.answer(report, words.best_arm(report)) in markdown(page)
+    assert words.answer(report, report.best_arm) in markdown(page)
     assert len(page.get("plotly_chart")) == 5
     assert page.code[0].value == "bebop simulate tiny.toml"
     assert [warning.value for warning in page.warning] == [tables.bullets(report.warnings)]
@@ -90,7 +90,7 @@ def test_fixed_rates_reach_the_run() -> None:
 def test_another_arm_can_be_explained() -> None:
     page = press_run(upload(open_page(), TINY))
     report = simulate(data.load(data.Source("tiny.toml", TINY)))
-    (other,) = set(report.arms) - {words.best_arm(report)}
+    (other,) = set(report.arms) - {report.best_arm}
     page.button_group(key=state.keyed(state.EXPLAINED_ARM, report.scenario_hash)).set_value(other).run()
     assert not page.exception
     assert words.answer(report, other) in markdown(page)

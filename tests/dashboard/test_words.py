@@ -1,6 +1,6 @@
 import pytest
 
-from dashboard.words import answer, best_arm, biggest_loss, escape_markdown, percent, plain, seconds, times
+from dashboard.words import answer, biggest_loss, escape_markdown, percent, plain, seconds, times
 from tests.dashboard.report_fixture import make_report
 from traces.report import Interval, RunReport
 
@@ -36,7 +36,7 @@ def test_an_arm_that_loses_nothing_names_no_loss() -> None:
 
 
 def test_the_best_arm_has_the_largest_mean_speedup() -> None:
-    assert best_arm(make_report(6)) == "RS+e2e-TV"
+    assert make_report(6).best_arm == "RS+e2e-TV"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from simulator.explain import MEANING
-from simulator.run import interval, simulate
+from simulator.report import interval
+from simulator.run import simulate
 from simulator.scenario_file import list_scenarios, load_scenario
 from simulator.table import answer, render
 from tests.simulator import made_up
