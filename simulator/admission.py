@@ -93,7 +93,15 @@ def has_room(state: RolloutState, r: int) -> bool:
 def _has_fresh(state: RolloutState, r: int) -> bool:
     """Return whether replica r may take a sequence that has not begun."""
     counters = state.counters[0]
-    return not counters.closed and counters.next_sequence < counters.submitted and state.replicas[r].num_free > 0
+    if counters.closed or counters.next_sequence >= counters.submitted:
+        return False
+    return state.replicas[r].num_free > 0 and takes_fresh(state, r)
+
+
+@private
+def takes_fresh(state: RolloutState, r: int) -> bool:
+    """Return whether replica r may begin new sequences at all, be there room or not."""
+    return state.replicas[r].pull_s < 0.0
 
 
 @private
@@ -111,6 +119,9 @@ def start(state: RolloutState, r: int) -> int:
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     sequence = counters.next_sequence
     counters.next_sequence += 1
+    counters.started += 1
+    for turn in range(state.first_turn[sequence], state.first_turn[sequence + 1]):
+        counters.started_tokens += state.output_tokens[turn]
     replica.num_free -= 1
     slot = state.free[r, replica.num_free]
     record = state.slots[r * limits.max_live + slot]

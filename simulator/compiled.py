@@ -21,6 +21,7 @@ COMPILED_FILES: Final = (
     "heaps.py",
     "interruption.py",
     "kernels.py",
+    "removal.py",
     "rng.py",
     "rollout_state.py",
     "step_law.py",

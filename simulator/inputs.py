@@ -23,7 +23,7 @@ from simulator.roofline import roofline_trace
 from simulator.step_table import scaled
 from simulator.trainer import TrainerCost, trainer_cost
 from simulator.weight_sync import weight_sync_s
-from simulator.workload import Workload, draw_workload, groups_per_step, trace_workload
+from simulator.workload import NO_FILTER, Bools, Workload, draw_useful, draw_workload, groups_per_step, trace_workload
 from traces.architecture import Architecture, load_architecture
 from traces.base import Trace, canonical_hash
 from traces.errors import TraceError
@@ -144,15 +144,27 @@ def resolve(scenario: Scenario) -> Inputs:
 def make_workload(inputs: Inputs, replication: int) -> Workload:
     """Return the sequences that all arms of one replication generate, with some to spare for unbounded staleness."""
     scenario = inputs.scenario
-    per_step = inputs.groups_per_step
-    num_groups = groups_needed(scenario.run.num_steps, per_step, scenario.policy)
-    num_groups = max(num_groups, scenario.run.num_steps * per_step + _most_ahead(inputs))
+    num_steps, per_step = scenario.run.num_steps, inputs.groups_per_step
+    seed = (scenario.run.seed, replication, "workload")
+
+    def num_groups(useful: Bools) -> int:
+        ahead = _most_ahead(inputs)
+        return max(groups_needed(num_steps, per_step, scenario.policy, ahead, useful), num_steps * per_step + ahead)
+
     if inputs.workload_trace is not None:
-        return trace_workload(inputs.workload_trace, num_groups)
+        return trace_workload(inputs.workload_trace, num_groups(NO_FILTER))
     assert scenario.workload.kind == "synthetic"
-    first_step = scenario.run.first_step
+    needed = num_groups(NO_FILTER)
+    if scenario.workload.useful_fraction is not None:
+        drawn = int(needed / scenario.workload.useful_fraction) + 64
+        while (needed := num_groups(draw_useful(scenario.workload, drawn, *seed))) > drawn:
+            drawn *= 2
     return draw_workload(
-        scenario.workload, num_groups, scenario.run.seed, replication, "workload", first_step=first_step
+        scenario.workload,
+        needed,
+        *seed,
+        first_step=scenario.run.first_step,
+        groups_per_step=scenario.generated_groups_per_step,
     )
 
 
@@ -238,6 +250,8 @@ def make_parts(
         law_of=laws.law,
         trainer=inputs.trainer.scaled(noise.trainer * (1.0 + arm.train_overhead)),
         sync_s=inputs.sync_s * noise.weight_sync,
+        sync_mode=scenario.weight_sync.mode or "blocking",
+        swap_s=(scenario.weight_sync.swap_s or 0.0) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         slowness=scenario.cluster.slowness,
     )

@@ -112,6 +112,15 @@ def preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
     if limits.mode == JUMP and place < replica.num_running:
         heap_sift_down(state.running[r], place, replica.num_running)
         heap_sift_up(state.running[r], place)
+    recount(state, r)
+    replica.preemptions += 1
+    requeue_front(state, r, slot, True)
+
+
+@private
+def recount(state: RolloutState, r: int) -> None:
+    """Add up the context of the running sequences, and how fast it grows."""
+    limits, replica = state.limits[0], state.replicas[r]
     total, growth = 0.0, 0.0
     for i in range(replica.num_running):
         record = state.slots[r * limits.max_live + (state.running[r, i] & SLOT_MASK)]
@@ -122,8 +131,6 @@ def preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
             total += record.growth * (replica.step - record.start_step)
             growth += record.growth
     replica.context_tokens, replica.growth = total, growth
-    replica.preemptions += 1
-    requeue_front(state, r, slot, True)
 
 
 @private

@@ -5,66 +5,69 @@ import math
 
 import numpy as np
 
+from simulator.config import FullyAsyncPolicy
 from simulator.errors import InvariantError
 from simulator.parts import Parts
 from simulator.rollout import RolloutSide
-from simulator.rollout_state import FREE, TOOL
+from simulator.rollout_state import DISCARDED, FREE, TOOL
 from simulator.run_log import RunLog
 
 _REPORT = "a defect of the simulator; please report the scenario"
 
 
-def check_run(parts: Parts, side: RolloutSide, log: RunLog, *, version: int, num_taken: int, num_dropped: int) -> None:
+def check_run(
+    parts: Parts, side: RolloutSide, log: RunLog, *, num_published: int, num_taken: int, num_dropped: int
+) -> None:
     """Raise InvariantError unless samples, tokens, time and versions of a finished run add up.
 
     Args:
         parts: What the run was made of.
         side: Its rollout side.
         log: Its RL steps.
-        version: Policy versions published.
+        num_published: Policy versions that replicas were given.
         num_taken: Groups trained on.
-        num_dropped: Groups dropped because they were too old.
+        num_dropped: Finished groups that were dropped.
     """
     _check_samples(parts, side, num_taken, num_dropped)
     _check_tokens(side)
     _check_time(parts, log)
-    _check_versions(parts, side, log, version)
+    _check_versions(parts, side, log, num_published)
 
 
 def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped: int) -> None:
-    """Samples in = trained + dropped + in the buffer + in flight."""
+    """Samples in = trained + dropped + filtered + in the buffer + in flight."""
     state, size = side.state, parts.workload.group_size
-    ready = state.ready_group[: side.num_ready]
-    gone = int(size[ready[: num_taken + num_dropped]].sum())
-    buffered = int((size - state.group_left).sum()) - gone
+    ready, counters = state.ready_group[: side.num_ready], state.counters[0]
+    gone = int(size[ready[: num_taken + num_dropped]].sum()) + int(counters["discarded_sequences"])
+    filtered = int(size[state.filtered_group[: side.num_filtered]].sum())
+    kept = state.group_left != DISCARDED
+    buffered = int((size - state.group_left)[kept].sum()) - filtered + int(counters["discarded_sequences"]) - gone
     in_flight = int((state.slots["status"] != FREE).sum())
-    started = int(state.counters["next_sequence"][0])
-    if started != gone + buffered + in_flight or side.num_live != in_flight:
+    started = int(counters["started"])
+    if started != gone + filtered + buffered + in_flight or side.num_live != in_flight:
         raise InvariantError(
-            f"samples: {started} started, but {gone} were trained on or dropped, {buffered} are buffered and "
-            f"{in_flight} in flight ({side.num_live} counted): {_REPORT}"
+            f"samples: {started} started, but {gone} were trained on or dropped, {filtered} filtered, {buffered} are "
+            f"buffered and {in_flight} in flight ({side.num_live} counted): {_REPORT}"
         )
 
 
 def _check_tokens(side: RolloutSide) -> None:
-    """Tokens generated = of finished samples + thrown away by restarts + of samples in flight."""
-    state = side.state
+    """Tokens generated = of all samples that began + thrown away by restarts - still or never to come."""
+    state, counters = side.state, side.state.counters[0]
     generated = int(state.replicas["stretch_tokens"].sum() + state.replicas["first_tokens"].sum())
     live = state.slots[state.slots["status"] != FREE]
-    last = state.first_turn[int(state.counters["next_sequence"][0])]
-    whole = int(state.output_tokens[:last].sum(dtype=np.int64))
-    restarted = int(state.counters["restarted_tokens"][0])
-    to_come = 0
+    whole, restarted = int(counters["started_tokens"]), int(counters["restarted_tokens"])
+    to_come = int(counters["abandoned_tokens"])
     if len(live):
         low, high = int(live["turn"].min()), int(state.first_turn[live["sequence"] + 1].max())
         before = np.concatenate([[0], np.cumsum(state.output_tokens[low:high], dtype=np.int64)])
         turn = live["turn"] + (live["status"] != TOOL)  # one at a tool has its whole next turn to come
-        to_come = int((before[state.first_turn[live["sequence"] + 1] - low] - before[turn - low]).sum())
+        to_come += int((before[state.first_turn[live["sequence"] + 1] - low] - before[turn - low]).sum())
         to_come += int(live["tokens_left"][live["status"] != TOOL].sum())
     if generated != whole - to_come + restarted:
         raise InvariantError(
-            f"tokens: {generated} generated, but samples that have begun have {whole}, of which {to_come} are still to "
-            f"come, and restarts threw {restarted} away: {_REPORT}"
+            f"tokens: {generated} generated, but samples that have begun have {whole}, of which {to_come} are still or "
+            f"never to come, and restarts threw {restarted} away: {_REPORT}"
         )
 
 
@@ -87,17 +90,19 @@ def _check_time(parts: Parts, log: RunLog) -> None:
             )
 
 
-def _check_versions(parts: Parts, side: RolloutSide, log: RunLog, version: int) -> None:
+def _check_versions(parts: Parts, side: RolloutSide, log: RunLog, num_published: int) -> None:
     """Replicas hold what was published, nothing is from the future, and staleness keeps to its rule."""
     held = int(side.state.counters["version"][0])
     newest = int(side.versions_of(side.state.ready_group[: side.num_ready]).max(initial=0))
-    if held != version or newest > version:
+    if held != num_published or newest > num_published:
         raise InvariantError(
-            f"versions: {version} published, replicas hold {held} and samples are from up to {newest}: {_REPORT}"
+            f"versions: {num_published} published, replicas hold {held} and samples are from up to {newest}: {_REPORT}"
         )
-    bound = {"synchronous": 0, "one_step_off": 1}.get(parts.policy.kind)
-    if getattr(parts.policy, "overdue", None) == "drop":
-        bound = getattr(parts.policy, "max_staleness", None)
+    policy = parts.policy
+    if isinstance(policy, FullyAsyncPolicy):
+        bound = policy.max_staleness if policy.overdue in ("drop", "drop_running") else None
+    else:
+        bound = None if policy.leftover == "resume" else int(policy.kind == "one_step_off")
     oldest = max(int(np.flatnonzero(step.staleness).max(initial=0)) for step in log.steps)
     if bound is not None and oldest > bound:
         raise InvariantError(f"staleness: {oldest} versions, above the {bound} that the policy promises: {_REPORT}")

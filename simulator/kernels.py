@@ -12,11 +12,12 @@ Does not know trainers, buffers or why it is interrupted.
 
 import numpy as np
 
-from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, wake
+from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, takes_fresh, wake
 from simulator.compiled import kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
 from simulator.interruption import abort_all, preempt_latest, recompute_all, redraw_all, restart_all
-from simulator.rollout_state import ABORT, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
+from simulator.removal import mark_not_started, mark_older, remove_marked
+from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, find_segment, span_seconds, step_seconds, steps_within
 from simulator.stretch import emit, end_stretch, level_at, move_last_to
@@ -26,7 +27,7 @@ from simulator.stretch import emit, end_stretch, level_at, move_last_to
 def advance(state: RolloutState, table: StepTable, law: StepLaw, until_s: float, wanted_groups: int) -> None:
     """Process events up to `until_s`, or until `wanted_groups` groups are ready, or nothing is left to do."""
     counters = state.counters[0]
-    while counters.num_ready < wanted_groups:
+    while counters.num_ready < wanted_groups and counters.num_filtered < counters.stop_filtered:
         r = state.tree[1]
         next_s = state.next_s[r]
         if next_s > until_s or next_s == np.inf:
@@ -48,10 +49,11 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
     level = limits.max_live
     for r in range(limits.num_replicas):
         quota[r] = 0
-        level = min(level, state.replicas[r].num_live)
+        if takes_fresh(state, r):
+            level = min(level, state.replicas[r].num_live)
     while waiting > 0 and level < limits.max_live:
         for r in range(limits.num_replicas):
-            if waiting > 0 and state.replicas[r].num_live + quota[r] == level:
+            if waiting > 0 and state.replicas[r].num_live + quota[r] == level and takes_fresh(state, r):
                 quota[r] += 1
                 state.deal[num_dealt] = r
                 num_dealt += 1
@@ -75,20 +77,27 @@ def weight_sync(
     old_law: StepLaw,
     law: StepLaw,
     now_s: float,
+    begin_s: float,
     until_s: float,
     rule: int,
     redraw: bool,
 ) -> None:
     """Stop every replica at its first step boundary at or after `now_s`, and let it go on at `until_s`.
 
-    rule: KEEP, ABORT, RESTART or RECOMPUTE, what happens to sequences under way;
+    begin_s: when the sync begins; replicas that stop earlier stand still until then;
+    rule: KEEP, ABORT, RESTART, RECOMPUTE or DRAIN, what happens to sequences under way;
     redraw: `law` is not `old_law`, so the steps they still need are drawn anew (the process has no memory).
     """
     for r in range(state.limits[0].num_replicas):
-        _stop_at(state, table, old_law, r, now_s)
         replica = state.replicas[r]
-        replica.sync_s += max(until_s - replica.time_s, 0.0)
-        replica.time_s = max(replica.time_s, until_s)
+        if rule == DRAIN and replica.num_live > 0:
+            replica.pull_s = until_s - now_s
+            continue
+        _stop_at(state, table, old_law, r, now_s)
+        replica.starved_s += max(begin_s - replica.time_s, 0.0)
+        end_s = replica.time_s + until_s - now_s if rule == DRAIN else until_s
+        replica.sync_s += max(end_s - max(replica.time_s, begin_s), 0.0)
+        replica.time_s = max(replica.time_s, end_s)
         if replica.idle == 1:
             replica.idle_since_s = replica.time_s
         if rule == RESTART:
@@ -99,6 +108,21 @@ def weight_sync(
             redraw_all(state, old_law, law, r)
         if rule == RECOMPUTE:
             recompute_all(state, table, r)
+        fill_batch(state, table, law, r)
+        _plan(state, table, law, r)
+
+
+@kernel
+def discard(state: RolloutState, table: StepTable, law: StepLaw, now_s: float, oldest_version: int) -> None:
+    """Throw away all groups under way that began before `oldest_version`; NEVER: also those that wait to begin."""
+    for r in range(state.limits[0].num_replicas):
+        _stop_at(state, table, law, r, now_s)
+    mark_older(state, oldest_version)
+    if oldest_version == NEVER:
+        mark_not_started(state)
+    for r in range(state.limits[0].num_replicas):
+        remove_marked(state, law, r)
+        _end_lonely_prefill(state, law, r)
         fill_batch(state, table, law, r)
         _plan(state, table, law, r)
 
@@ -151,22 +175,32 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
             slot = heap_pop(state.running[r], replica.num_running)
             replica.num_running -= 1
             end_stretch(state, r, slot)
-    if replica.join_step >= 0 and replica.num_running == 0:
-        # Nothing is left to mix the prefill with.
-        seconds = (replica.join_step - replica.step) * replica.chunk_s * replica.slowness
-        replica.busy_s += seconds
-        replica.time_s += seconds
-        join(state, law, r)
-    elif replica.join_step >= 0 and replica.join_step <= replica.step:
+    _end_lonely_prefill(state, law, r)
+    if 0 <= replica.join_step <= replica.step:
         join(state, law, r)
     while replica.num_returns > 0 and state.returns_s[r, 0] <= replica.time_s:
         slot = return_pop(state, r)
         enqueue(state, r, slot)
     while replica.context_tokens > state.limits[0].kv_tokens and replica.num_running > 1:
         preempt_latest(state, law, r)
+    if replica.pull_s >= 0.0 and replica.num_live == 0:
+        replica.sync_s += replica.pull_s
+        replica.time_s += replica.pull_s
+        replica.pull_s = -1.0
     if admit:
         fill_batch(state, table, law, r)
     _plan(state, table, law, r)
+
+
+@private
+def _end_lonely_prefill(state: RolloutState, law: StepLaw, r: int) -> None:
+    """Let a chunked prefill go to its end at once when no decoding is left to mix it with."""
+    replica = state.replicas[r]
+    if replica.join_step >= 0 and replica.num_running == 0:
+        seconds = (replica.join_step - replica.step) * replica.chunk_s * replica.slowness
+        replica.busy_s += seconds
+        replica.time_s += seconds
+        join(state, law, r)
 
 
 @private

@@ -78,7 +78,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         rollout_s = sum(step.generation_s for step in window) / num_steps
     trained = [sum(getattr(step, name) for step in window) / span_s for name in ("train_s", "sync_s", "wait_s")]
     wasted = gained("recomputed_tokens") + window[-1].dropped_tokens - (before.dropped_tokens if before else 0)
-    wasted += gained("restarted_tokens")
+    wasted += gained("restarted_tokens") + gained("filtered_tokens") + gained("discarded_tokens")
     return Outcome(
         step_s=span_s / num_steps,
         rollout_s=rollout_s,

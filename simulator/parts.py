@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.config import FullyAsyncPolicy, PolicyConfig
+from simulator.config import BatchPolicy, FullyAsyncPolicy, PolicyConfig, SyncMode
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable
 from simulator.trainer import TrainerCost
-from simulator.workload import Workload
+from simulator.workload import NO_FILTER, Bools, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,14 @@ class Parts:
     """RL steps trained on -> how many steps responses need under the policy that came of them."""
     trainer: TrainerCost
     sync_s: float
+    """Of one weight sync: until the replicas go on (blocking), of the transfer (overlapped), of each replica (pull)."""
     stream: np.uint64
     """Key of the acceptance draws."""
     slowness: tuple[float, ...] = ()
     """Factor of the first replicas' latencies; 1 for the rest."""
+    sync_mode: SyncMode = "blocking"
+    swap_s: float = 0.0
+    """Seconds that replicas stand still when an overlapped transfer is done."""
 
     @property
     def fetch_groups(self) -> int:
@@ -45,14 +49,41 @@ class Parts:
         return getattr(self.policy, "fetch_groups", None) or self.groups_per_step
 
 
-def groups_needed(num_steps: int, groups_per_step: int, policy: PolicyConfig) -> int:
-    """Return how many groups a run may admit before it ends."""
-    if isinstance(policy, FullyAsyncPolicy):
-        # A dropped group has taken one of (max_staleness + 1) x groups per sync places during at least
-        # max_staleness + 1 syncs, so no more groups are dropped than trained on.
-        times = 2 if policy.overdue == "drop" else 1
-        return times * num_steps * groups_per_step + groups_ahead(groups_per_step, policy)
-    return (num_steps + (0 if policy.kind == "synchronous" else 1)) * groups_per_step
+def groups_needed(
+    num_steps: int, groups_per_step: int, policy: PolicyConfig, num_ahead: int = 0, useful: Bools = NO_FILTER
+) -> int:
+    """Return how many groups a run may admit before it ends.
+
+    Args:
+        num_steps: RL steps.
+        groups_per_step: Groups that each trains on.
+        policy: How they are admitted.
+        num_ahead: Groups that may be admitted in advance in any case.
+        useful: Which groups pass the filter; empty: all. Where these are too few, one more than there are is returned.
+    """
+    if isinstance(policy, BatchPolicy):
+        return _groups_in_rounds(num_steps + (policy.kind == "one_step_off"), groups_per_step, policy, useful)
+    trained = num_steps * groups_per_step
+    # A dropped group has taken one of (max_staleness + 1) x groups per sync places during at least max_staleness + 1
+    # syncs, so no more groups are dropped than trained on.
+    times = 1 if policy.overdue in (None, "keep") else 2
+    needed = max(times * trained + groups_ahead(groups_per_step, policy), trained + num_ahead)
+    return int(np.searchsorted(np.cumsum(useful), needed)) + 1 if len(useful) else needed
+
+
+def _groups_in_rounds(num_steps: int, groups_per_step: int, policy: BatchPolicy, useful: Bools) -> int:
+    """Every step submits rounds until it has enough; what it leaves is thrown away, or shortens the next step's."""
+    per_round = policy.round_groups(groups_per_step)
+    if not len(useful):
+        return num_steps * per_round
+    passed, position = np.concatenate([[0], np.cumsum(useful)]), 0
+    for _ in range(num_steps):
+        begin = position
+        while position == begin or passed[position] - passed[begin] < groups_per_step:
+            position += per_round
+            if position > len(useful):
+                return len(useful) + 1
+    return position
 
 
 def groups_ahead(groups_per_step: int, policy: FullyAsyncPolicy) -> int:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from simulator import kernels
 from simulator.config import InFlightRule
 from simulator.parts import Parts
-from simulator.rollout_state import ABORT, KEEP, RECOMPUTE, RESTART, new_state
+from simulator.rollout_state import ABORT, DRAIN, KEEP, NEVER, RECOMPUTE, RESTART, new_state
 from simulator.step_law import StepLaw
 
-_ANY = 1 << 60
 _AT_SYNC: dict[InFlightRule, int] = {
     "wait": KEEP,
     "abort_resume": ABORT,
@@ -52,6 +51,14 @@ class RolloutTotals:
     """Of any one sequence."""
     restarted_tokens: int
     """Emitted, and thrown away by a restart."""
+    filtered_groups: int
+    """Finished, and taken out by the filter."""
+    filtered_tokens: int
+    """Their prompts and responses."""
+    discarded_groups: int
+    """Dropped while under way."""
+    discarded_tokens: int
+    """What they had emitted."""
 
 
 class RolloutSide:
@@ -76,12 +83,29 @@ class RolloutSide:
             record_finish=record_finish,
             slowness=parts.slowness,
         )
-        self._first_sequence = np.concatenate([[0], np.cumsum(parts.workload.group_size, dtype=np.int64)])
+        self.num_submitted = 0
+        """Groups submitted since the start of the run."""
+        self._filtered_tokens, self._num_counted = 0, 0
 
     @property
     def num_ready(self) -> int:
         """Groups whose every response is finished."""
         return int(self.state.counters["num_ready"][0])
+
+    @property
+    def num_filtered(self) -> int:
+        """Finished groups that the filter took out."""
+        return int(self.state.counters["num_filtered"][0])
+
+    @property
+    def filtered_s(self) -> float:
+        """When it did so last."""
+        return float(self.state.counters["filtered_s"][0])
+
+    @property
+    def num_discarded(self) -> int:
+        """Groups dropped while under way."""
+        return int(self.state.counters["discarded_groups"][0])
 
     @property
     def num_live(self) -> int:
@@ -95,15 +119,21 @@ class RolloutSide:
 
     def submit(self, num_groups: int, now_s: float) -> None:
         """Admit groups up to number `num_groups`, counted from the start of the run."""
-        last = min(num_groups, self._parts.workload.num_groups)
-        kernels.submit(self.state, self._parts.table, self._law, int(self._first_sequence[last]), now_s)
+        self.num_submitted = max(min(num_groups, self._parts.workload.num_groups), self.num_submitted)
+        last = int(self.state.first_sequence[self.num_submitted])
+        kernels.submit(self.state, self._parts.table, self._law, last, now_s)
 
     def close(self) -> None:
         """Start no fresh sequence until the next `submit`."""
         kernels.close(self.state)
 
-    def advance(self, until_s: float, wanted_groups: int = _ANY) -> None:
-        """Generate until a time, or until so many groups are ready, or nothing is left to do."""
+    def discard(self, now_s: float, oldest_version: int = NEVER) -> None:
+        """Throw away the groups under way that began before a version; by default all, and those that wait to begin."""
+        kernels.discard(self.state, self._parts.table, self._law, now_s, oldest_version)
+
+    def advance(self, until_s: float, wanted_groups: int = NEVER, *, stop_filtered: int = NEVER) -> None:
+        """Generate until a time, or until so many groups are ready or filtered, or nothing is left to do."""
+        self.state.counters["stop_filtered"] = stop_filtered
         kernels.advance(self.state, self._parts.table, self._law, until_s, wanted_groups)
 
     def ready_s(self, num_groups: int) -> float:
@@ -129,14 +159,35 @@ class RolloutSide:
         """Return the policy version with which each group began."""
         return self.state.group_version[groups]
 
-    def sync_weights(self, version: int, rl_steps: int, now_s: float, until_s: float, in_flight: InFlightRule) -> None:
-        """Stop for a weight sync from now to `until_s`, and go on with the policy that so many RL steps made."""
+    def sync_weights(
+        self,
+        version: int,
+        rl_steps: int,
+        now_s: float,
+        until_s: float,
+        in_flight: InFlightRule,
+        *,
+        begin_s: float | None = None,
+        pull: bool = False,
+    ) -> None:
+        """Stop from now to `until_s`, and go on with the policy that so many RL steps made.
+
+        Args:
+            version: Number of that policy.
+            rl_steps: RL steps that it has been trained on.
+            now_s: When replicas stop, at their next step boundary.
+            until_s: When they go on.
+            in_flight: What happens to sequences under way; under `pull`, `wait` lets each replica finish its own first.
+            begin_s: When the weight sync itself begins; None: now.
+            pull: Each replica takes until_s - now_s by itself.
+        """
         law = self._parts.law_of(rl_steps)
         old_law, self._law = self._law, law
         self.state.counters["version"] = version
         redraw = law is not old_law
-        rule = _AT_SYNC[in_flight]
-        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, until_s, rule, redraw)
+        rule = DRAIN if pull and in_flight == "wait" else _AT_SYNC[in_flight]
+        begin_s = now_s if begin_s is None else begin_s
+        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, begin_s, until_s, rule, redraw)
 
     def totals(self, now_s: float) -> RolloutTotals:
         """Return the sums up to now."""
@@ -160,4 +211,15 @@ class RolloutSide:
             restarts=int(counters["restarts"][0]),
             max_restarts=int(counters["max_restarts"][0]),
             restarted_tokens=int(counters["restarted_tokens"][0]),
+            filtered_groups=self.num_filtered,
+            filtered_tokens=self._count_filtered_tokens(),
+            discarded_groups=self.num_discarded,
+            discarded_tokens=int(counters["discarded_tokens"][0]),
         )
+
+    def _count_filtered_tokens(self) -> int:
+        last = self.num_filtered
+        groups = self.state.filtered_group[self._num_counted : last]
+        self._filtered_tokens += int(self._parts.workload.group_tokens[groups].sum())
+        self._num_counted = last
+        return self._filtered_tokens

@@ -25,9 +25,13 @@ FREE, RUNNING, TOOL, QUEUED, JOINING = 0, 1, 2, 3, 4
 JUMP, PER_STEP = 0, 1
 """How a replica advances: to its next membership change in closed form, or step by step (the reference)."""
 
-KEEP, ABORT, RESTART, RECOMPUTE = 0, 1, 2, 3
+KEEP, ABORT, RESTART, RECOMPUTE, DRAIN = 0, 1, 2, 3, 4
 """What a weight sync does to sequences under way: nothing; their KV cache is emptied and they wait to be prefilled with
-all they had; they wait to begin again from their prompt; their KV cache is computed again before any goes on."""
+all they had; they wait to begin again from their prompt; their KV cache is computed again before any goes on; their
+replica finishes them, starts no other, and then gets the weights by itself."""
+
+DISCARDED = -1
+NEVER = 1 << 60
 
 SLOT_DTYPE = np.dtype(
     [
@@ -72,6 +76,7 @@ REPLICA_DTYPE = np.dtype(
         ("num_free", "i8"),
         ("admissions", "i8"),
         ("flushes", "i8"),
+        ("pull_s", "f8"),  # it gets weights for so long when its last sequence has ended; below 0: none to get
         ("idle", "i8"),
         ("idle_since_s", "f8"),
         ("busy_s", "f8"),
@@ -96,7 +101,12 @@ COUNTERS_DTYPE = np.dtype(
     [
         ("submitted", "i8"),  # sequences that may start
         ("next_sequence", "i8"),  # first one that has not
-        ("num_ready", "i8"),  # finished groups
+        ("started", "i8"),  # sequences that have
+        ("started_tokens", "i8"),  # to emit in all their turns
+        ("num_ready", "i8"),  # finished groups that may be trained on
+        ("num_filtered", "i8"),  # finished groups that the filter took out
+        ("filtered_s", "f8"),  # when it did so last
+        ("stop_filtered", "i8"),  # `advance` returns when so many have been
         ("num_live", "i8"),
         ("live_since_s", "f8"),
         ("live_s", "f8"),  # time in which any sequence was under way
@@ -107,6 +117,10 @@ COUNTERS_DTYPE = np.dtype(
         ("max_restarts", "i8"),  # most restarts of any one sequence
         ("restarted_tokens", "i8"),  # emitted, and thrown away by a restart
         ("closed", "i8"),  # 1: no fresh sequence may start (waiting for a weight sync)
+        ("discarded_groups", "i8"),  # dropped while under way
+        ("discarded_sequences", "i8"),  # of them, those that had started
+        ("discarded_tokens", "i8"),  # emitted, and thrown away with them
+        ("abandoned_tokens", "i8"),  # that they were still to emit
     ]
 )
 
@@ -162,8 +176,15 @@ class RolloutState(NamedTuple):
     output_tokens: I32
     delay_s: NDArray[np.float32]
     group_of: I32
+    first_sequence: I64
+    """[groups + 1]: sequences of group g are first_sequence[g] .. first_sequence[g + 1]."""
     group_left: I32
+    """[groups]: sequences that have not finished; DISCARDED: the group was dropped while under way."""
     group_version: I32
+    is_useful: NDArray[np.bool_]
+    """[groups]: whether the filter keeps a finished group; empty: it keeps all."""
+    filtered_group: I32
+    """[groups]: finished groups that the filter took out, in that order; empty without a filter."""
     ready_group: I32
     ready_s: F64
     finish_s: F64
@@ -187,6 +208,8 @@ def new_state(
 ) -> RolloutState:
     """Return an idle rollout side at time 0 with nothing submitted."""
     limits = np.zeros(1, LIMITS_DTYPE)
+    counters = np.zeros(1, COUNTERS_DTYPE)
+    counters["stop_filtered"] = NEVER
     limits[0] = (
         mode,
         num_replicas,
@@ -201,6 +224,7 @@ def new_state(
     )
     replicas = np.zeros(num_replicas, REPLICA_DTYPE)
     replicas["join_step"] = -1
+    replicas["pull_s"] = -1.0
     replicas["idle"] = 1
     replicas["num_free"] = max_live
     replicas["slowness"] = 1.0
@@ -215,7 +239,7 @@ def new_state(
     shape = (num_replicas, max_live)
     return RolloutState(
         limits=limits,
-        counters=np.zeros(1, COUNTERS_DTYPE),
+        counters=counters,
         replicas=replicas,
         slots=np.zeros(num_replicas * max_live, SLOT_DTYPE),
         running=np.zeros(shape, np.int64),
@@ -236,8 +260,11 @@ def new_state(
         output_tokens=workload.output_tokens,
         delay_s=workload.delay_s,
         group_of=workload.group_of,
+        first_sequence=np.concatenate([[0], np.cumsum(workload.group_size, dtype=np.int64)]),
         group_left=workload.group_size.copy(),
         group_version=np.full(workload.num_groups, -1, np.int32),
+        is_useful=workload.is_useful,
+        filtered_group=np.zeros(len(workload.is_useful), np.int32),
         ready_group=np.zeros(workload.num_groups, np.int32),
         ready_s=np.zeros(workload.num_groups),
         finish_s=np.zeros(workload.num_sequences if record_finish else 0),

@@ -104,13 +104,7 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
         record.flush = replica.flushes
         return_push(state, r, slot, replica.time_s + state.delay_s[record.turn])
         return
-    record.status = FREE
-    state.free[r, replica.num_free] = slot
-    replica.num_free += 1
-    replica.num_live -= 1
-    counters.num_live -= 1
-    if counters.num_live == 0:
-        counters.live_s += replica.time_s - counters.live_since_s
+    release(state, r, slot)
     counters.finished += 1
     counters.trajectory_s += replica.time_s - record.started_s
     if limits.record_finish:
@@ -119,10 +113,29 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
     if state.group_version[group] < 0 or record.version < state.group_version[group]:
         state.group_version[group] = record.version
     state.group_left[group] -= 1
-    if state.group_left[group] == 0:
+    if state.group_left[group] > 0:
+        return
+    if state.is_useful.shape[0] > 0 and not state.is_useful[group]:
+        state.filtered_group[counters.num_filtered] = group
+        counters.num_filtered += 1
+        counters.filtered_s = replica.time_s
+    else:
         state.ready_group[counters.num_ready] = group
         state.ready_s[counters.num_ready] = replica.time_s
         counters.num_ready += 1
+
+
+@private
+def release(state: RolloutState, r: int, slot: int) -> None:
+    """Let a sequence leave its slot for good."""
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    state.slots[r * limits.max_live + slot].status = FREE
+    state.free[r, replica.num_free] = slot
+    replica.num_free += 1
+    replica.num_live -= 1
+    counters.num_live -= 1
+    if counters.num_live == 0:
+        counters.live_s += replica.time_s - counters.live_since_s
 
 
 @private

@@ -3,7 +3,8 @@
 Does not know when or where a sequence runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from traces.workload import WorkloadTrace
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+NO_FILTER: Final = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,16 @@ class Workload:
     """[groups]: tokens generated."""
     truncated_fraction: float | None = None
     """Share of responses cut at the longest length, whatever a longest context cuts; None: a trace does not say."""
+    is_useful: Bools = field(default_factory=lambda: NO_FILTER)
+    """[groups]: whether a finished group passes the filter; empty without one."""
 
     @property
     def num_sequences(self) -> int:
         return len(self.first_turn) - 1
+
+    @property
+    def has_filter(self) -> bool:
+        return len(self.is_useful) > 0
 
     @property
     def num_groups(self) -> int:
@@ -66,16 +76,37 @@ class Workload:
         return int(self.output_tokens.max())
 
 
-def draw_workload(config: SyntheticWorkload, num_groups: int, *seed: str | int, first_step: int = 0) -> Workload:
+def draw_useful(config: SyntheticWorkload, num_groups: int, *seed: str | int) -> Bools:
+    """Return which groups pass the filter; group g is the same however many are asked for."""
+    if config.useful_fraction is None:
+        return NO_FILTER
+    useful: Bools = generator(*seed, "useful").random(num_groups) < config.useful_fraction
+    return useful
+
+
+def draw_workload(
+    config: SyntheticWorkload,
+    num_groups: int,
+    *seed: str | int,
+    first_step: int = 0,
+    groups_per_step: float | None = None,
+) -> Workload:
     """Return `num_groups` groups; group g is the same however many groups are asked for.
 
-    Lengths drift with the RL step that a group belongs to when groups are trained on in order: the first
-    `prompts_per_step` groups are those of `first_step`.
+    Lengths drift with the RL step that a group belongs to when groups are generated in order: the first
+    `groups_per_step` groups, None: prompts_per_step, are those of `first_step`.
     """
+    workload = _draw_sequences(config, num_groups, first_step, groups_per_step or config.prompts_per_step, *seed)
+    return replace(workload, is_useful=draw_useful(config, num_groups, *seed))
+
+
+def _draw_sequences(
+    config: SyntheticWorkload, num_groups: int, first_step: int, groups_per_step: float, *seed: str | int
+) -> Workload:
     group_size = config.group_size
     num_sequences = num_groups * group_size
     prompt_tokens = _draw_counts(config.prompt_tokens, num_groups, *seed, "prompt").repeat(group_size)
-    response_tokens, truncated = _draw_responses(config, num_groups, first_step, *seed, "response")
+    response_tokens, truncated = _draw_responses(config, num_groups, first_step, groups_per_step, *seed, "response")
     groups = np.arange(num_groups, dtype=np.int32).repeat(group_size)
     if config.turns is None:
         first_turn = np.arange(num_sequences + 1, dtype=np.int64)
@@ -169,7 +200,7 @@ _CHUNK = 1 << 18
 
 
 def _draw_responses(
-    config: SyntheticWorkload, num_groups: int, first_step: int, *stream: str | int
+    config: SyntheticWorkload, num_groups: int, first_step: int, groups_per_step: float, *stream: str | int
 ) -> tuple[I32, float]:
     """Return the length of every response, group after group, and the share that is cut at the longest length."""
     size, length, share = config.group_size, config.response_tokens, config.group_correlation or 0.0
@@ -188,7 +219,7 @@ def _draw_responses(
         natural = _natural(length, normal)
         if config.length_drift is not None:
             steps, factors = np.array(config.length_drift).T
-            natural *= np.interp(first_step + groups // config.prompts_per_step, steps, factors).repeat(size)
+            natural *= np.interp(first_step + groups // groups_per_step, steps, factors).repeat(size)
         num_cut += int(np.count_nonzero(natural >= longest))
         drawn[first * size : (groups[-1] + 1) * size] = _counts(_cut(length, natural))
     return drawn, num_cut / len(drawn)

@@ -22,6 +22,7 @@ from simulator.config.costs import (
     RooflineLatency,
     SecondsWeightSync,
     Stalls,
+    SyncMode,
     TraceLatency,
     TrainerConfig,
     TrainerStall,
@@ -38,6 +39,7 @@ from simulator.config.limits import (
     Tokens,
 )
 from simulator.config.policy import (
+    BatchPolicy,
     FullyAsyncPolicy,
     InFlightRule,
     OneStepOffPolicy,
@@ -72,6 +74,7 @@ __all__ = [
     "AdaptiveDraftLength",
     "ArmConfig",
     "BandwidthWeightSync",
+    "BatchPolicy",
     "ClusterConfig",
     "ConstantEntropy",
     "ConstantLength",
@@ -104,6 +107,7 @@ __all__ = [
     "SecondsWeightSync",
     "Share",
     "Stalls",
+    "SyncMode",
     "SynchronousPolicy",
     "SyntheticWorkload",
     "Tokens",

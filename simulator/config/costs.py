@@ -1,8 +1,8 @@
 """Costs: where step latencies, training time and weight-sync time come from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from traces.base import Strict
 
@@ -69,14 +69,32 @@ class MfuTrainer(Strict):
 TrainerConfig = Annotated[LinearTrainer | MfuTrainer, Field(discriminator="kind")]
 
 
-class SecondsWeightSync(Strict):
+SyncMode = Literal["blocking", "overlapped", "pull"]
+"""Who waits for a weight sync: trainer and replicas; nobody but for `swap_s`, while the trainer trains on; each replica
+by itself, with the trainer's weights in a relay (Laminar, arXiv 2510.12633)."""
+
+
+class _WeightSync(Strict):
+    mode: SyncMode | None = None
+    """None: blocking."""
+    swap_s: NonNegativeFloat | None = None
+    """Seconds that replicas stand still when an overlapped transfer is done; None: 0."""
+
+    @model_validator(mode="after")
+    def _only_overlapped_swaps(self) -> Self:
+        if self.swap_s and self.mode != "overlapped":
+            raise ValueError(f"swap_s: {self.swap_s:g} has a meaning only when overlapped; set mode = overlapped")
+        return self
+
+
+class SecondsWeightSync(_WeightSync):
     """A known duration."""
 
     kind: Literal["seconds"] = "seconds"
     seconds: NonNegativeFloat
 
 
-class BandwidthWeightSync(Strict):
+class BandwidthWeightSync(_WeightSync):
     """Latency plus bytes over effective bandwidth."""
 
     kind: Literal["bandwidth"] = "bandwidth"

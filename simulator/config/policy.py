@@ -11,12 +11,35 @@ InFlightRule = Literal["wait", "abort_resume", "restart", "in_place", "in_place_
 """What happens to running sequences at a weight sync: they finish first; they are aborted and prefilled again with
 all they had; they are aborted and begin again from their prompt, with the length they were to have; they stay, with a
 KV cache of mixed policies; they stay, and their KV cache is computed again."""
-OverdueRule = Literal["keep", "drop"]
-"""What becomes of finished groups that are too old when the trainer fetches: they are trained on and counted (SkyRL);
-they are dropped, and new ones admitted in their place (prime-rl, TRL, miles)."""
+OverdueRule = Literal["keep", "drop", "drop_running"]
+"""What becomes of groups that are too old: they are trained on and counted (SkyRL); the finished ones are dropped when
+the trainer fetches, and new ones admitted in their place (TRL, miles); those under way too, before the weight sync that
+makes them too old (prime-rl)."""
+RefillRule = Literal["at_once", "by_round"]
+"""When a filter has left too few groups, the next round is submitted: as soon as those ready and under way are fewer
+than the RL step needs (slime); when nothing is under way any more (DAPO in verl)."""
+LeftoverRule = Literal["drop", "resume"]
+"""What becomes of groups beyond those that an RL step needs, when it has them: they are thrown away; the finished ones
+are kept for the next step, and the others go on in it (partial rollout)."""
 
 
-class SynchronousPolicy(Strict):
+class BatchPolicy(Strict):
+    """A generation phase for every RL step: a whole batch is submitted, and a whole batch is trained on."""
+
+    oversampling: Annotated[float, Field(ge=1, le=100)] | None = None
+    """Groups submitted at once over those that an RL step needs (slime `--over-sampling-batch-size`, verl
+    `data.gen_batch_size`, redundant groups of RollPacker); None: 1."""
+    refill: RefillRule | None = None
+    """None: at_once."""
+    leftover: LeftoverRule | None = None
+    """None: drop."""
+
+    def round_groups(self, groups_per_step: int) -> int:
+        """Return how many groups are submitted at once."""
+        return math.ceil(groups_per_step * (self.oversampling or 1.0) - 1e-9)
+
+
+class SynchronousPolicy(BatchPolicy):
     """Colocated: generate a whole batch, train on it, sync, on the same GPUs."""
 
     kind: Literal["synchronous"] = "synchronous"
@@ -24,7 +47,7 @@ class SynchronousPolicy(Strict):
     """Seconds per RL step to move the GPUs from generation to training and back."""
 
 
-class OneStepOffPolicy(Strict):
+class OneStepOffPolicy(BatchPolicy):
     """Split: the trainer works on one whole batch while the next is generated."""
 
     kind: Literal["one_step_off"] = "one_step_off"
@@ -57,8 +80,8 @@ class FullyAsyncPolicy(Strict):
 
     @model_validator(mode="after")
     def _dropping_has_a_limit(self) -> Self:
-        if self.overdue == "drop" and self.max_staleness is None:
-            raise ValueError("overdue: drop needs an age in policy versions; state max_staleness")
+        if self.overdue in ("drop", "drop_running") and self.max_staleness is None:
+            raise ValueError(f"overdue: {self.overdue} needs an age in policy versions; state max_staleness")
         return self
 
     @model_validator(mode="after")

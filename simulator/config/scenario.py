@@ -8,7 +8,7 @@ from simulator.config.arm import ArmConfig
 from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig
 from simulator.config.costs import LatencyConfig, TrainerConfig, WeightSyncConfig
 from simulator.config.limits import MAX_SEQUENCES_PER_RUN, MAX_SEQUENCES_PER_STEP, Name
-from simulator.config.policy import FullyAsyncPolicy, PolicyConfig
+from simulator.config.policy import BatchPolicy, FullyAsyncPolicy, PolicyConfig
 from simulator.config.workload import EntropyConfig, WorkloadConfig
 from traces.base import Origin, Strict
 
@@ -122,17 +122,33 @@ class Scenario(Strict):
                     f"workload.prompts_per_step: {workload.prompts_per_step} x group_size {workload.group_size} = "
                     f"{per_step} sequences per step, above the limit {MAX_SEQUENCES_PER_STEP}; lower one of them"
                 )
-            if per_step * self.run.num_steps > MAX_SEQUENCES_PER_RUN:
+            generated = round(self.generated_groups_per_step * workload.group_size)
+            if generated * self.run.num_steps > MAX_SEQUENCES_PER_RUN:
                 raise ValueError(
-                    f"run.num_steps: {self.run.num_steps} x {per_step} sequences = {per_step * self.run.num_steps}, "
+                    f"run.num_steps: {self.run.num_steps} x {generated} sequences = {generated * self.run.num_steps}, "
                     f"above the limit {MAX_SEQUENCES_PER_RUN}; simulate fewer steps"
                 )
+        if (self.weight_sync.mode or "blocking") != "blocking" and self.policy.kind != "fully_async":
+            raise ValueError(
+                f"weight_sync.mode: {self.weight_sync.mode} needs replicas that generate while the trainer trains on; "
+                "a policy that is not fully_async syncs when nothing runs, so set blocking"
+            )
         if self.warmup_steps >= self.run.num_steps:
             raise ValueError(
                 f"run.num_steps: {self.run.num_steps} leaves nothing after {self.warmup_steps} warm-up steps; "
                 "raise it or set run.warmup_steps"
             )
         return self
+
+    @property
+    def generated_groups_per_step(self) -> float:
+        """Groups of a synthetic workload that are generated for one RL step, those that are not trained on included."""
+        assert self.workload.kind == "synthetic"
+        per_step = self.workload.prompts_per_step
+        generated = per_step / (self.workload.useful_fraction or 1.0)
+        if isinstance(self.policy, BatchPolicy) and self.policy.leftover != "resume":
+            return max(generated, self.policy.round_groups(per_step))
+        return generated
 
     @property
     def max_live_per_replica(self) -> int:

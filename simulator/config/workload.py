@@ -110,6 +110,9 @@ class SyntheticWorkload(Strict):
     length_drift: LengthDrift | None = None
     """(rl_step, factor on the length of responses), straight lines between, flat beyond the ends; None: 1."""
     turns: TurnsConfig | None = None
+    useful_fraction: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Share of groups whose responses differ in reward, and that a dynamic-sampling filter therefore keeps (DAPO,
+    arXiv 2503.14476, sec. 3.2); others are generated, filtered out and replaced. None: no filter."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
 
     @model_validator(mode="after")

@@ -2,14 +2,33 @@
 
 A sync period is `fetches_per_sync` fetches of the trainer. At most (1 + staleness) sync periods of groups have been
 admitted beyond those trained on at the last weight sync; with one fetch of a whole RL step per sync, at version v that
-is (max_staleness + v + 1) x groups_per_step since the start of the run (AReaL, arXiv 2505.24298, sec. 5.1).
+is (max_staleness + v + 1) x groups_per_step since the start of the run (AReaL, arXiv 2505.24298, sec. 5.1). Groups that
+a filter takes out or that are dropped for their age give their place to new ones.
 """
 
-from collections.abc import Callable
-
-from simulator.cluster import Process, Run
+from simulator.cluster import Run
 from simulator.config import FullyAsyncPolicy
 from simulator.parts import groups_ahead
+from simulator.rollout_clock import Process
+
+
+class _Admission:
+    """Lets groups begin as far as the staleness rule allows."""
+
+    def __init__(self, run: Run, ahead: int) -> None:
+        self._run, self._ahead = run, ahead
+        self._num_trained = 0
+        if run.parts.workload.has_filter:
+            run.clock.refill_with(self.admit)
+
+    def admit(self) -> None:
+        if not self._run.is_closed:
+            self._run.side.submit(self._num_trained + self._run.num_gone + self._ahead, self._run.now_s)
+
+    def open_after(self, num_trained: int) -> None:
+        """Replicas have a policy trained on so many groups."""
+        self._num_trained, self._run.is_closed = num_trained, False
+        self.admit()
 
 
 def fully_async(run: Run) -> Process:
@@ -17,47 +36,42 @@ def fully_async(run: Run) -> Process:
     parts, env = run.parts, run.env
     policy = parts.policy
     assert isinstance(policy, FullyAsyncPolicy)
-    ahead = groups_ahead(parts.groups_per_step, policy)
-    num_fetches, num_trained = 0, 0
-
-    def admit() -> None:
-        run.side.submit(num_trained + run.num_dropped + ahead, run.now_s)
-
-    admit()
+    admission = _Admission(run, groups_ahead(parts.groups_per_step, policy))
+    num_fetches = 0
+    admission.admit()
     for _ in range(parts.num_steps):
         batch = None
-        wait_s, drain_s, num_syncs = 0.0, 0.0, 0
+        wait_s = 0.0
         for _ in range(parts.groups_per_step // parts.fetch_groups):
             asked_s = run.now_s
-            if policy.overdue == "drop":
-                yield from _drop_overdue(run, policy.versions_ahead, admit)
+            if policy.overdue in ("drop", "drop_running"):
+                yield from _drop_overdue(run, policy.versions_ahead, admission)
             yield run.batch_ready()
             wait_s += run.now_s - asked_s
             piece = run.take_batch()
             batch = batch + piece if batch else piece
             yield env.timeout(piece.train_s)
             num_fetches += 1
-            if num_fetches % (policy.fetches_per_sync or 1):
-                continue
-            trained_s = run.now_s
-            if policy.in_flight == "wait":
-                run.side.close()
-                yield run.clock.drained()
-            drain_s += run.now_s - trained_s
-            yield from run.sync_weights(policy.in_flight)
-            num_syncs += 1
-            num_trained = run.num_taken
-            admit()
+            if num_fetches % (policy.fetches_per_sync or 1) == 0:
+                yield from _sync(run, policy, admission)
         assert batch is not None
-        run.record(batch, wait_s=wait_s, generation_s=0.0, drain_s=drain_s, num_syncs=num_syncs)
+        run.record(batch, wait_s=wait_s, generation_s=0.0)
 
 
-def _drop_overdue(run: Run, max_staleness: int, admit: Callable[[], None]) -> Process:
+def _sync(run: Run, policy: FullyAsyncPolicy, admission: _Admission) -> Process:
+    """Publish the weights, without what they make too old; admit more when replicas have them."""
+    num_trained = run.num_taken
+    if policy.overdue == "drop_running":
+        run.side.discard(run.now_s, run.version + 1 - policy.versions_ahead)
+    yield from run.sync_weights(policy.in_flight, then=lambda: admission.open_after(num_trained))
+
+
+def _drop_overdue(run: Run, max_staleness: int, admission: _Admission) -> Process:
     """Wait until the next fetch is ready without groups that are too old; each of them is replaced by a new one."""
     while True:
         if run.drop_overdue(max_staleness):
-            admit()
+            admission.admit()
         yield run.batch_ready()
         if not run.drop_overdue(max_staleness):
             return
-        admit()
+        admission.admit()

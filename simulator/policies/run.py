@@ -17,6 +17,13 @@ def run_cluster(parts: Parts, *, mode: int = JUMP) -> RunLog:
     run = Run(parts, mode=mode)
     run.env.run(until=run.env.process(TRAINER_LIFE[parts.policy.kind](run)))
     run.clock.stop()
-    check_run(parts, run.side, run.log, version=run.version, num_taken=run.num_taken, num_dropped=run.num_dropped)
+    check_run(
+        parts,
+        run.side,
+        run.log,
+        num_published=run.num_published,
+        num_taken=run.num_taken,
+        num_dropped=run.num_dropped,
+    )
     run.log.max_batch = int(run.side.state.replicas["max_batch"].max())
     return run.log

@@ -149,7 +149,7 @@ class Play:
             if rule in (ABORT, RESTART):
                 other = law
             until_s = self.now_s + 0.05 * case.scale
-            weight_sync(state, table, law, other, self.now_s, until_s, rule, law is not other)
+            weight_sync(state, table, law, other, self.now_s, self.now_s, until_s, rule, law is not other)
             self.now_s = until_s
             law, other = other, law
             self.checkpoint()

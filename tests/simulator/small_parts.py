@@ -11,6 +11,7 @@ from simulator.config import (
     LognormalLength,
     PolicyConfig,
     SynchronousPolicy,
+    SyncMode,
     SyntheticWorkload,
 )
 from simulator.metrics import Outcome, measure
@@ -52,6 +53,9 @@ class Small:
     pmf: tuple[float, ...] = (1.0,)
     """P(a step emits 1, 2, .. tokens)."""
     kv_tokens: float = 1e9
+    useful_fraction: float | None = None
+    sync_mode: SyncMode = "blocking"
+    swap_s: float = 0.0
     seed: int = 0
 
     def parts(self) -> Parts:
@@ -61,8 +65,9 @@ class Small:
                 group_size=self.group_size,
                 prompt_tokens=ConstantLength(value=PROMPT),
                 response_tokens=self.response,
+                useful_fraction=self.useful_fraction,
             ),
-            (2 * self.num_steps + 12) * self.prompts_per_step,
+            round((2 * self.num_steps + 12) * self.prompts_per_step * 3 / (self.useful_fraction or 3)),
             "small",
             self.seed,
         )
@@ -85,6 +90,8 @@ class Small:
             trainer=TrainerCost(self.train_s, self.train_s_per_token),
             sync_s=self.sync_s,
             stream=stream_key("small", self.seed),
+            sync_mode=self.sync_mode,
+            swap_s=self.swap_s,
         )
 
     def but(self, **changes: object) -> "Small":

@@ -17,7 +17,14 @@ def finished(**policy: object) -> Run:
 
 
 def check(run: Run) -> None:
-    check_run(run.parts, run.side, run.log, version=run.version, num_taken=run.num_taken, num_dropped=run.num_dropped)
+    check_run(
+        run.parts,
+        run.side,
+        run.log,
+        num_published=run.num_published,
+        num_taken=run.num_taken,
+        num_dropped=run.num_dropped,
+    )
 
 
 def test_a_run_that_adds_up_passes() -> None:
@@ -26,7 +33,7 @@ def test_a_run_that_adds_up_passes() -> None:
 
 def test_a_lost_sample_is_found() -> None:
     run = finished()
-    run.side.state.counters["next_sequence"] += 1
+    run.side.state.counters["started"] += 1
     with pytest.raises(InvariantError, match=r"^samples: \d+ started, but \d+ were trained on or dropped, "):
         check(run)
 

@@ -350,7 +350,7 @@ def test_a_weight_sync_stops_at_the_first_step_boundary_at_or_after_its_time(now
         state = state_of(case, workload_from([10], [41]), mode)
         submit(state, table, law, 1, 0.0)
         advance(state, table, law, now_s, ALL)
-        weight_sync(state, table, law, law, now_s, now_s + lasts_s, KEEP, False)
+        weight_sync(state, table, law, law, now_s, now_s, now_s + lasts_s, KEEP, False)
         boundary_s = 1.0 + 0.25 * np.ceil((now_s - 1.0) / 0.25)
         assert state.replicas["time_s"][0] == pytest.approx(max(boundary_s, now_s + lasts_s), rel=1e-15)
         assert state.replicas["step"][0] == round((boundary_s - 1.0) / 0.25)
@@ -366,7 +366,7 @@ def test_an_aborted_sequence_is_prefilled_again_with_all_it_had(mode: int) -> No
     state = state_of(case, workload_from([10], [41]), mode)
     submit(state, table, law, 1, 0.0)
     advance(state, table, law, 3.1, ALL)
-    weight_sync(state, table, law, law, 3.1, 5.0, ABORT, False)
+    weight_sync(state, table, law, law, 3.1, 3.1, 5.0, ABORT, False)
     assert total(state, "recomputed_tokens") == 10 + 9  # steps end at 1.25, 1.5, ..., 3.25
     advance(state, table, law, np.inf, ALL)
     assert state.finish_s[0] == 5.0 + 1.0 + 0.25 * (40 - 9 - 1)  # the prefill emits a token too
@@ -383,7 +383,7 @@ def test_what_was_emitted_before_a_sync_follows_the_old_law_and_the_rest_the_new
         submit(state, table, old, num, 0.0)
         advance(state, table, old, 50.0, ALL)
         assert state.counters["finished"][0] == 0
-        weight_sync(state, table, old, new, 50.0, 50.0, KEEP, True)  # after 50 of about 60 steps
+        weight_sync(state, table, old, new, 50.0, 50.0, 50.0, KEEP, True)  # after 50 of about 60 steps
         advance(state, table, new, np.inf, ALL)
         finished.append(state.finish_s.copy())
     jump, reference = finished

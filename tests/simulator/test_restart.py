@@ -67,7 +67,7 @@ def test_a_restarted_sequence_takes_its_whole_time_again(mode: int) -> None:
     submit(state, table, law, 1, 0.0)
     advance(state, table, law, 3.1, ALL)
     state.counters["version"] = 7
-    weight_sync(state, table, law, law, 3.1, 5.0, RESTART, False)
+    weight_sync(state, table, law, law, 3.1, 3.1, 5.0, RESTART, False)
     assert total(state, "recomputed_tokens") == 10
     assert state.counters["restarted_tokens"][0] == 1 + 9  # steps end at 1.25, 1.5, ..., 3.25
     advance(state, table, law, np.inf, ALL)
@@ -88,7 +88,7 @@ def test_a_trajectory_at_a_tool_begins_again_at_once(mode: int) -> None:
     state = state_of(Case(k=0, num_replicas=1), workload, mode)
     submit(state, table, law, 1, 0.0)
     advance(state, table, law, 50.0, ALL)
-    weight_sync(state, table, law, law, 50.0, 50.0, RESTART, False)
+    weight_sync(state, table, law, law, 50.0, 50.0, 50.0, RESTART, False)
     assert (state.counters["restarted_tokens"][0], total(state, "recomputed_tokens")) == (5, 10)
     advance(state, table, law, np.inf, ALL)
     assert state.finish_s[0] == 50.0 + (1.0 + 4 * 0.25) + 100.0 + (1.0 + 9 * 0.25)
@@ -100,7 +100,7 @@ def test_recomputing_costs_a_prefill_and_no_place_in_the_batch(mode: int) -> Non
     state = state_of(Case(k=0, num_replicas=1, max_running=2, max_live=2), workload_from([10, 30], [41, 61]), mode)
     submit(state, table, law, 2, 0.0)
     advance(state, table, law, 3.1, ALL)
-    weight_sync(state, table, law, law, 3.1, 5.0, RECOMPUTE, False)
+    weight_sync(state, table, law, law, 3.1, 3.1, 5.0, RECOMPUTE, False)
     assert total(state, "recomputed_tokens") == 10 + 9 + 30 + 9
     advance(state, table, law, np.inf, ALL)
     assert state.finish_s.tolist() == [5.0 + 1.0 + 0.25 * (40 - 9), 5.0 + 1.0 + 0.25 * (60 - 9)]
