@@ -18,7 +18,7 @@ _KV_WATERMARK = 0.01
 def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     """Take sequences, waiting ones first, then fresh ones, while there is room; prefill them."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
-    if replica.join_step >= 0:
+    if replica.join_step >= 0 or replica.is_down == 1:
         return  # one chunked prefill at a time, first come first served
     while limits.max_live > limits.max_running and _has_fresh(state, r):
         queue_fresh(state, r)  # first come, first served: whoever comes back from a tool later waits behind it
@@ -77,7 +77,7 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
 def has_room(state: RolloutState, r: int) -> bool:
     """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
-    if replica.join_step >= 0 or replica.num_running >= limits.max_running:
+    if replica.join_step >= 0 or replica.num_running >= limits.max_running or replica.is_down == 1:
         return False
     if replica.queue_len > 0:
         context = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]].context_tokens
@@ -101,7 +101,8 @@ def _has_fresh(state: RolloutState, r: int) -> bool:
 @private
 def takes_fresh(state: RolloutState, r: int) -> bool:
     """Return whether replica r may begin new sequences at all, be there room or not."""
-    return state.replicas[r].pull_s < 0.0
+    replica = state.replicas[r]
+    return bool(replica.pull_s < 0.0 and replica.is_down == 0)
 
 
 @private
@@ -166,7 +167,7 @@ def join(state: RolloutState, law: StepLaw, r: int) -> None:
 @private
 def enqueue(state: RolloutState, r: int, slot: int) -> None:
     """A tool has answered: the next turn waits for a place."""
-    limits, replica = state.limits[0], state.replicas[r]
+    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     record = state.slots[r * limits.max_live + slot]
     observation = state.input_tokens[record.turn]
     record.context_tokens += observation
@@ -175,6 +176,8 @@ def enqueue(state: RolloutState, r: int, slot: int) -> None:
     record.tokens_left = state.output_tokens[record.turn]
     record.status = QUEUED
     _queue_back(state, r, slot)
+    if replica.is_down == 1:
+        counters.num_orphans += 1
 
 
 @private
@@ -203,7 +206,9 @@ def requeue_front(state: RolloutState, r: int, slot: int, recomputed: bool) -> N
 def wake(replica: Record, time_s: float) -> None:
     """End an idle time, and account for it."""
     idle_s = max(time_s - replica.idle_since_s, 0.0)
-    if replica.num_live > 0:
+    if replica.is_down == 1:
+        replica.down_s += idle_s
+    elif replica.num_live > 0:
         replica.tool_s += idle_s
     else:
         replica.starved_s += idle_s

@@ -21,6 +21,7 @@ COMPILED_FILES: Final = (
     "heaps.py",
     "interruption.py",
     "kernels.py",
+    "relocation.py",
     "removal.py",
     "rng.py",
     "rollout_state.py",

@@ -168,13 +168,20 @@ def make_workload(inputs: Inputs, replication: int) -> Workload:
     )
 
 
+def num_helpers(scenario: Scenario) -> int:
+    """Return how many replicas the trainer's GPUs make while it waits for samples."""
+    if getattr(scenario.policy, "elastic_switch_s", None) is None:
+        return 0
+    return scenario.cluster.num_train_gpus // scenario.cluster.tp_size
+
+
 def unbounded_staleness(inputs: Inputs) -> int:
     """Return a staleness at which admission never holds a replica back: two full clusters of work ahead."""
     scenario = inputs.scenario
     if scenario.policy.kind != "fully_async":
         return scenario.max_staleness
     size = scenario.workload.group_size if scenario.workload.kind == "synthetic" else 1
-    places = scenario.cluster.num_replicas * scenario.max_live_per_replica
+    places = (scenario.cluster.num_replicas + num_helpers(scenario)) * scenario.max_live_per_replica
     per_sync = scenario.policy.groups_per_sync(inputs.groups_per_step)
     return max(scenario.max_staleness, math.ceil(places / (size * per_sync)) + 2)
 
@@ -250,6 +257,8 @@ def make_parts(
         law_of=laws.law,
         trainer=inputs.trainer.scaled(noise.trainer * (1.0 + arm.train_overhead)),
         sync_s=inputs.sync_s * noise.weight_sync,
+        num_helpers=num_helpers(scenario),
+        switch_s=getattr(scenario.policy, "elastic_switch_s", None) or 0.0,
         sync_mode=scenario.weight_sync.mode or "blocking",
         swap_s=(scenario.weight_sync.swap_s or 0.0) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),

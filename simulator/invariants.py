@@ -82,7 +82,8 @@ def _check_time(parts: Parts, log: RunLog) -> None:
         trainer_s += sum(step.generation_s for step in log.steps)
         trainer_s += len(log.steps) * getattr(parts.policy, "switch_s", 0.0)
     totals = log.steps[-1].totals
-    rollout_s = (totals.busy_s + totals.starved_s + totals.tool_s + totals.sync_s) / parts.num_replicas
+    idle_s = totals.starved_s + totals.tool_s + totals.down_s + totals.away_s
+    rollout_s = (totals.busy_s + idle_s + totals.sync_s) / (parts.num_replicas + parts.num_helpers)
     for name, spent_s in (("trainer", trainer_s), ("rollout", rollout_s)):
         if not math.isclose(spent_s, ends[-1], rel_tol=1e-6, abs_tol=1e-6):
             raise InvariantError(

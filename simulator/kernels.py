@@ -16,6 +16,7 @@ from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh
 from simulator.compiled import kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
 from simulator.interruption import abort_all, preempt_latest, recompute_all, redraw_all, restart_all
+from simulator.relocation import adopt, relocate_all, wake_idle
 from simulator.removal import mark_not_started, mark_older, remove_marked
 from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
 from simulator.step_law import StepLaw
@@ -90,6 +91,8 @@ def weight_sync(
     """
     for r in range(state.limits[0].num_replicas):
         replica = state.replicas[r]
+        if replica.is_down == 1:
+            continue
         if rule == DRAIN and replica.num_live > 0:
             replica.pull_s = until_s - now_s
             continue
@@ -128,6 +131,44 @@ def discard(state: RolloutState, table: StepTable, law: StepLaw, now_s: float, o
 
 
 @kernel
+def take_down(
+    state: RolloutState, table: StepTable, law: StepLaw, first: int, end: int, now_s: float, rule: int
+) -> None:
+    """Take replicas first .. end out at their next step boundary; their sequences go on elsewhere.
+
+    rule: ABORT or RESTART, whether they go on with all they had or begin again from their prompt.
+    """
+    for r in range(state.limits[0].num_replicas):
+        _stop_at(state, table, law, r, now_s)
+    for r in range(first, end):
+        replica = state.replicas[r]
+        if replica.is_down == 1:
+            continue
+        if rule == RESTART:
+            restart_all(state, law, r)
+        else:
+            abort_all(state, law, r, True)
+        replica.is_down, replica.idle, replica.idle_since_s, replica.pull_s = 1, 1, replica.time_s, -1.0
+    for r in range(first, end):
+        relocate_all(state, r)
+    for r in range(state.limits[0].num_replicas):
+        fill_batch(state, table, law, r)
+        _plan(state, table, law, r)
+
+
+@kernel
+def bring_up(state: RolloutState, table: StepTable, law: StepLaw, first: int, end: int, now_s: float) -> None:
+    """Let replicas first .. end, which are down, generate again."""
+    for r in range(first, end):
+        replica = state.replicas[r]
+        wake(replica, max(now_s, replica.time_s))
+        state.counters[0].num_orphans -= replica.queue_len
+        replica.is_down, replica.idle, replica.idle_since_s = 0, 1, replica.time_s
+        fill_batch(state, table, law, r)
+        _plan(state, table, law, r)
+
+
+@kernel
 def close(state: RolloutState) -> None:
     """Start no fresh sequence until the next `submit`."""
     state.counters[0].closed = 1
@@ -146,19 +187,23 @@ def busy_seconds(state: RolloutState, now_s: float) -> float:
 
 
 @kernel
-def idle_seconds(state: RolloutState, now_s: float) -> tuple[float, float]:
-    """Return replica-seconds spent with nothing admitted, and with every live sequence at a tool, up to now."""
-    starved, tool = 0.0, 0.0
-    for r in range(state.limits[0].num_replicas):
+def idle_seconds(state: RolloutState, first: int, end: int, now_s: float) -> tuple[float, float, float]:
+    """Return seconds of replicas first .. end with nothing admitted, with all at a tool, and down, up to now."""
+    starved, tool, down = 0.0, 0.0, 0.0
+    for r in range(first, end):
         replica = state.replicas[r]
         starved += replica.starved_s
         tool += replica.tool_s
+        down += replica.down_s
         if replica.idle == 1:
-            if replica.num_live > 0:
-                tool += max(now_s - replica.idle_since_s, 0.0)
+            idle_s = max(now_s - replica.idle_since_s, 0.0)
+            if replica.is_down == 1:
+                down += idle_s
+            elif replica.num_live > 0:
+                tool += idle_s
             else:
-                starved += max(now_s - replica.idle_since_s, 0.0)
-    return starved, tool
+                starved += idle_s
+    return starved, tool, down
 
 
 @private
@@ -181,6 +226,11 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
     while replica.num_returns > 0 and state.returns_s[r, 0] <= replica.time_s:
         slot = return_pop(state, r)
         enqueue(state, r, slot)
+    if state.counters[0].num_orphans > 0:
+        if replica.is_down == 1:
+            wake_idle(state, replica.time_s)
+        else:
+            adopt(state, r)
     while replica.context_tokens > state.limits[0].kv_tokens and replica.num_running > 1:
         preempt_latest(state, law, r)
     if replica.pull_s >= 0.0 and replica.num_live == 0:

@@ -68,7 +68,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
     generated = gained("stretch_tokens") + gained("first_tokens")
     steps = gained("stretch_steps")
     finished = gained("finished")
-    replica_s = parts.num_replicas * span_s
+    replica_s = (parts.num_replicas + parts.num_helpers) * span_s - gained("away_s")
     generating, sync = gained("busy_s") / replica_s, gained("sync_s") / replica_s
     starved = gained("starved_s") / replica_s if parts.policy.kind != "synchronous" else 0.0
     if parts.policy.kind == "fully_async":

@@ -39,6 +39,10 @@ class Parts:
     """Key of the acceptance draws."""
     slowness: tuple[float, ...] = ()
     """Factor of the first replicas' latencies; 1 for the rest."""
+    num_helpers: int = 0
+    """Replicas that the trainer's GPUs can be while the trainer waits."""
+    switch_s: float = 0.0
+    """Seconds to turn them into replicas, and back."""
     sync_mode: SyncMode = "blocking"
     swap_s: float = 0.0
     """Seconds that replicas stand still when an overlapped transfer is done."""

@@ -76,6 +76,8 @@ def remove_marked(state: RolloutState, law: StepLaw, r: int) -> None:
         else:
             state.queue[r, (replica.queue_head + replica.queue_len) % limits.max_live] = slot
             replica.queue_len += 1
+    if replica.is_down == 1:
+        state.counters[0].num_orphans -= count - replica.queue_len
     count, replica.num_returns = replica.num_returns, 0
     for i in range(count):
         slot, time_s = state.returns_slot[r, i], state.returns_s[r, i]

@@ -33,6 +33,10 @@ class RolloutTotals:
     """Replica-seconds idle with nothing admitted."""
     tool_s: float
     """Replica-seconds idle because every live sequence waits for a tool."""
+    down_s: float
+    """Replica-seconds of a replica that has crashed and is not back."""
+    away_s: float
+    """Replica-seconds in which the trainer's GPUs do not generate."""
     sync_s: float
     live_s: float
     """Seconds in which any sequence was under way in any replica."""
@@ -82,6 +86,7 @@ class RolloutSide:
             mode=mode,
             record_finish=record_finish,
             slowness=parts.slowness,
+            num_helpers=parts.num_helpers,
         )
         self.num_submitted = 0
         """Groups submitted since the start of the run."""
@@ -113,6 +118,12 @@ class RolloutSide:
         return int(self.state.counters["num_live"][0])
 
     @property
+    def num_waiting(self) -> int:
+        """Sequences that could start, or go on, if there were a place for them."""
+        counters = self.state.counters[0]
+        return int(counters["submitted"] - counters["next_sequence"] + self.state.replicas["queue_len"].sum())
+
+    @property
     def clock_s(self) -> float:
         """Time of the latest thing that happened in any replica."""
         return float(self.state.replicas["time_s"].max())
@@ -130,6 +141,15 @@ class RolloutSide:
     def discard(self, now_s: float, oldest_version: int = NEVER) -> None:
         """Throw away the groups under way that began before a version; by default all, and those that wait to begin."""
         kernels.discard(self.state, self._parts.table, self._law, now_s, oldest_version)
+
+    def take_down(self, first: int, end: int, now_s: float, *, restart: bool) -> None:
+        """Take replicas first .. end out; others go on with their sequences, as these are or from their prompts."""
+        rule = RESTART if restart else ABORT
+        kernels.take_down(self.state, self._parts.table, self._law, first, end, now_s, rule)
+
+    def bring_up(self, first: int, end: int, now_s: float) -> None:
+        """Let replicas first .. end generate again."""
+        kernels.bring_up(self.state, self._parts.table, self._law, first, end, now_s)
 
     def advance(self, until_s: float, wanted_groups: int = NEVER, *, stop_filtered: int = NEVER) -> None:
         """Generate until a time, or until so many groups are ready or filtered, or nothing is left to do."""
@@ -192,11 +212,15 @@ class RolloutSide:
     def totals(self, now_s: float) -> RolloutTotals:
         """Return the sums up to now."""
         replicas, counters = self.state.replicas, self.state.counters
-        starved_s, tool_s = kernels.idle_seconds(self.state, now_s)
+        num_own = self._parts.num_replicas
+        starved_s, tool_s, down_s = kernels.idle_seconds(self.state, 0, num_own, now_s)
+        helpers = kernels.idle_seconds(self.state, num_own, num_own + self._parts.num_helpers, now_s)
         return RolloutTotals(
             busy_s=kernels.busy_seconds(self.state, now_s),
-            starved_s=starved_s,
-            tool_s=tool_s,
+            starved_s=starved_s + helpers[0],
+            tool_s=tool_s + helpers[1],
+            down_s=down_s,
+            away_s=helpers[2],
             sync_s=float(replicas["sync_s"].sum()),
             live_s=float(counters["live_s"][0])
             + (now_s - float(counters["live_since_s"][0]) if self.num_live else 0.0),

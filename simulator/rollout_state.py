@@ -84,6 +84,8 @@ REPLICA_DTYPE = np.dtype(
         ("sync_s", "f8"),
         ("starved_s", "f8"),  # idle with nothing admitted
         ("tool_s", "f8"),  # idle with every live sequence waiting for a tool
+        ("down_s", "f8"),  # crashed, or its GPUs train
+        ("is_down", "i8"),
         ("seq_steps", "f8"),  # verify steps x sequences
         ("stretch_steps", "f8"),  # steps of ended decode stretches
         ("stretch_tokens", "f8"),  # tokens emitted in them
@@ -116,6 +118,7 @@ COUNTERS_DTYPE = np.dtype(
         ("restarts", "i8"),  # how often sequences began again from their prompt
         ("max_restarts", "i8"),  # most restarts of any one sequence
         ("restarted_tokens", "i8"),  # emitted, and thrown away by a restart
+        ("num_orphans", "i8"),  # sequences that wait on replicas that are down
         ("closed", "i8"),  # 1: no fresh sequence may start (waiting for a weight sync)
         ("discarded_groups", "i8"),  # dropped while under way
         ("discarded_sequences", "i8"),  # of them, those that had started
@@ -205,8 +208,10 @@ def new_state(
     mode: int = JUMP,
     record_finish: bool = False,
     slowness: Sequence[float] = (),
+    num_helpers: int = 0,
 ) -> RolloutState:
-    """Return an idle rollout side at time 0 with nothing submitted."""
+    """Return an idle rollout side at time 0 with nothing submitted; the last `num_helpers` replicas are down."""
+    num_replicas += num_helpers
     limits = np.zeros(1, LIMITS_DTYPE)
     counters = np.zeros(1, COUNTERS_DTYPE)
     counters["stop_filtered"] = NEVER
@@ -225,6 +230,7 @@ def new_state(
     replicas = np.zeros(num_replicas, REPLICA_DTYPE)
     replicas["join_step"] = -1
     replicas["pull_s"] = -1.0
+    replicas["is_down"][num_replicas - num_helpers :] = 1
     replicas["idle"] = 1
     replicas["num_free"] = max_live
     replicas["slowness"] = 1.0

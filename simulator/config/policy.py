@@ -77,6 +77,9 @@ class FullyAsyncPolicy(Strict):
 
     overdue: OverdueRule | None = None
     """What becomes of finished groups older than max_staleness; None: keep."""
+    elastic_switch_s: NonNegativeFloat | None = None
+    """The trainer's GPUs generate while it waits for samples: seconds to turn them into replicas, and back; None: they
+    stand still."""
 
     @model_validator(mode="after")
     def _dropping_has_a_limit(self) -> Self:

@@ -46,7 +46,7 @@ def fully_async(run: Run) -> Process:
             asked_s = run.now_s
             if policy.overdue in ("drop", "drop_running"):
                 yield from _drop_overdue(run, policy.versions_ahead, admission)
-            yield run.batch_ready()
+            yield from _await_batch(run)
             wait_s += run.now_s - asked_s
             piece = run.take_batch()
             batch = batch + piece if batch else piece
@@ -71,7 +71,24 @@ def _drop_overdue(run: Run, max_staleness: int, admission: _Admission) -> Proces
     while True:
         if run.drop_overdue(max_staleness):
             admission.admit()
-        yield run.batch_ready()
+        yield from _await_batch(run)
         if not run.drop_overdue(max_staleness):
             return
         admission.admit()
+
+
+def _await_batch(run: Run) -> Process:
+    """Wait until the next fetch is ready; in an elastic cluster the trainer's GPUs generate meanwhile.
+
+    They do so only if something waits for a place: what runs already is not moved to them.
+    """
+    ready, parts = run.batch_ready(), run.parts
+    if parts.num_helpers and not ready.triggered and run.side.num_waiting > 0:
+        yield ready | run.env.timeout(parts.switch_s)
+        if not ready.triggered:
+            helpers = (parts.num_replicas, parts.num_replicas + parts.num_helpers)
+            run.side.bring_up(*helpers, run.now_s)
+            yield ready
+            run.side.take_down(*helpers, run.now_s, restart=False)
+            yield run.env.timeout(parts.switch_s)
+    yield ready

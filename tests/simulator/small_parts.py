@@ -56,6 +56,8 @@ class Small:
     useful_fraction: float | None = None
     sync_mode: SyncMode = "blocking"
     swap_s: float = 0.0
+    num_helpers: int = 0
+    switch_s: float = 0.0
     seed: int = 0
 
     def parts(self) -> Parts:
@@ -92,6 +94,8 @@ class Small:
             stream=stream_key("small", self.seed),
             sync_mode=self.sync_mode,
             swap_s=self.swap_s,
+            num_helpers=self.num_helpers,
+            switch_s=self.switch_s,
         )
 
     def but(self, **changes: object) -> "Small":

@@ -1,0 +1,131 @@
+"""Replicas that come and go: the trainer's GPUs generate while it waits, and sequences move when they leave."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.cluster import Run
+from simulator.inputs import resolve
+from simulator.kernels import advance, bring_up, submit, take_down
+from simulator.policies.run import TRAINER_LIFE
+from simulator.rollout_state import ABORT, JUMP, PER_STEP, RESTART
+from simulator.run import simulate
+from simulator.step_law import build_step_law
+from tests.simulator import made_up
+from tests.simulator.rollouts import ALL, Case, Play, flat_table, state_of, total, workload_from
+from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, fully_async
+
+each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+ACCEPTS = (0.2, 0.2, 0.2, 0.4)
+PLAIN = build_step_law(np.array([[1.0]]), 1000)
+TABLE = flat_table(0.25, 1.0)
+
+
+def finished(small: Small, mode: int = JUMP) -> Run:
+    run = Run(small.parts(), mode=mode)
+    run.env.run(until=run.env.process(TRAINER_LIFE[small.policy.kind](run)))
+    return run
+
+
+@each_mode
+@pytest.mark.parametrize(("rule", "tokens_left"), [(ABORT, 41 - 10), (RESTART, 41)], ids=["abort", "restart"])
+def test_a_sequence_goes_on_elsewhere_with_what_is_left_of_it(rule: int, tokens_left: int, mode: int) -> None:
+    state = state_of(Case(k=0, num_replicas=2), workload_from([10, 10], [41, 2]), mode)
+    submit(state, TABLE, PLAIN, 2, 0.0)
+    advance(state, TABLE, PLAIN, 3.1, ALL)
+    take_down(state, TABLE, PLAIN, 0, 1, 3.1, rule)  # at its step boundary at 3.25, with 1 + 9 tokens emitted
+    assert state.replicas["num_live"].tolist() == [0, 1]
+    advance(state, TABLE, PLAIN, np.inf, ALL)
+    assert state.finish_s.tolist() == [3.1 + 1.0 + 0.25 * (tokens_left - 1), 1.25]
+    assert state.replicas["prefill_tokens"].tolist() == [10, 10 + (19 if rule == ABORT else 10)]
+    assert state.counters["restarted_tokens"][0] == (0 if rule == ABORT else 10)
+
+
+@each_mode
+@pytest.mark.parametrize("back_s", [5.0, 20.0])
+def test_what_finds_no_place_waits_for_one_or_for_its_replica(back_s: float, mode: int) -> None:
+    state = state_of(Case(k=0, num_replicas=2, max_running=1, max_live=1), workload_from([10, 10], [41, 41]), mode)
+    submit(state, TABLE, PLAIN, 2, 0.0)
+    advance(state, TABLE, PLAIN, 3.1, ALL)
+    take_down(state, TABLE, PLAIN, 0, 1, 3.1, ABORT)
+    assert state.replicas["num_live"].tolist() == [1, 1]
+    advance(state, TABLE, PLAIN, back_s, ALL)
+    bring_up(state, TABLE, PLAIN, 0, 1, back_s)
+    advance(state, TABLE, PLAIN, np.inf, ALL)
+    other_s = 1.0 + 0.25 * 40
+    assert state.finish_s.tolist() == [min(back_s, other_s) + 1.0 + 0.25 * 30, other_s]
+    assert state.replicas["down_s"][0] == back_s - 3.25
+    assert state.counters["num_orphans"][0] == 0
+
+
+@each_mode
+@pytest.mark.parametrize("rule", [ABORT, RESTART], ids=["abort", "restart"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(num_replicas=3, num_classes=3),
+        Case(num_replicas=3, turns=True, max_live=12),
+        Case(num_replicas=3, chunk_tokens=64, kv_tokens=1500.0),
+    ],
+    ids=["classes", "turns", "chunked prefill, preemption"],
+)
+def test_every_sequence_is_finished_whatever_goes_down(case: Case, rule: int, mode: int) -> None:
+    played = Play(case, 3, mode)
+    state, workload = played.state, played.workload
+    table, law = played.table, played.laws[0]
+    submit(state, table, law, workload.num_sequences, 0.0)
+    for i in range(12):
+        now_s = 0.3 * (i + 1)
+        advance(state, table, law, now_s, ALL)
+        if i % 2 == 0:
+            take_down(state, table, law, i // 2 % 3, i // 2 % 3 + 1, now_s, rule)
+        else:
+            bring_up(state, table, law, i // 2 % 3, i // 2 % 3 + 1, now_s)
+    advance(state, table, law, np.inf, ALL)
+    counters = state.counters[0]
+    assert counters["finished"] == workload.num_sequences
+    assert counters["num_live"] == 0
+    assert sorted(state.ready_group) == list(range(workload.num_groups))
+    emitted = workload.output_tokens.sum() + counters["restarted_tokens"]
+    assert total(state, "stretch_tokens", "first_tokens") == emitted
+    assert (state.replicas["down_s"] > 0).all()
+
+
+@each_mode
+def test_the_trainers_gpus_halve_a_generation_that_has_no_places(mode: int) -> None:
+    """4 groups of 2 in 2 places: four waves; with as many helpers two, and a prefill for what helpers leave behind."""
+    small = Small(fully_async(0, "in_place"), max_running=1, num_steps=10)
+    wave_s = PREFILL_S + (RESPONSE - 1) * STEP_S
+    alone = small.outcome(mode=mode)
+    helped = small.but(num_helpers=2).outcome(mode=mode)
+    assert alone.step_s == pytest.approx(4 * wave_s + 2.5, rel=1e-9)
+    assert helped.step_s == pytest.approx(2 * wave_s + 2.5, rel=1e-9)
+    slow = small.but(num_helpers=2, switch_s=0.1).outcome(mode=mode)
+    assert helped.step_s < slow.step_s < alone.step_s
+    assert slow.exposed_generation_s == pytest.approx(slow.step_s - 2.5, rel=1e-9)
+
+
+@each_mode
+@pytest.mark.parametrize("in_flight", ["wait", "abort_resume", "restart", "in_place", "in_place_recompute"])
+def test_time_and_samples_add_up_in_an_elastic_cluster(in_flight: str, mode: int) -> None:
+    small = Small(fully_async(1, in_flight), SPREAD, pmf=ACCEPTS, num_steps=12, train_s=0.1, max_running=2)
+    run = finished(small.but(num_helpers=2, switch_s=0.05), mode)
+    totals = run.log.steps[-1].totals
+    assert totals.away_s > 0.0 == totals.down_s
+    assert run.side.state.replicas["busy_s"][2:].sum() > 0
+    assert run.log.steps[-1].end_s < finished(small, mode).log.steps[-1].end_s
+
+
+def test_helpers_that_are_never_needed_change_nothing() -> None:
+    small = Small(fully_async(4, "in_place"), train_s=50.0)
+    alone, helped = (finished(small.but(num_helpers=count)).log for count in (0, 3))
+    assert [step.end_s for step in alone.steps[1:]] == [step.end_s for step in helped.steps[1:]]
+
+
+def test_a_scenario_asks_for_an_elastic_cluster(tmp_path: Path) -> None:
+    policy = 'policy={kind="fully_async", max_staleness=1, elastic_switch_s=0.05}'
+    scenario = made_up.scenario(tmp_path, policy, "engine.max_running_seqs=2")
+    assert resolve(scenario).scenario.policy.kind == "fully_async"
+    alone = made_up.scenario(tmp_path, 'policy={kind="fully_async", max_staleness=1}', "engine.max_running_seqs=2")
+    assert simulate(scenario).baseline.step_s < simulate(alone).baseline.step_s
