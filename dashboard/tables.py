@@ -37,6 +37,7 @@ def arms_table(report: RunReport) -> Table:
         "RL step": [seconds(arm.step_s) for arm in arms.values()],
         "tokens/s per GPU": [plain(arm.tokens_per_s_per_gpu) for arm in arms.values()],
         "GPU-hours": [plain(arm.gpu_hours) for arm in arms.values()],
+        **{title: [arm.lost.cells().get(title, "-") for arm in arms.values()] for title in _losses(arms)},
     }
 
 
@@ -95,6 +96,11 @@ def bullets(texts: Sequence[str]) -> str:
 def badge(origin: Origin, text: str) -> str:
     """Return a coloured word in Streamlit's Markdown, bold where the number has no measurement under it."""
     return f":{ORIGIN_COLOURS[origin]}-badge[{f'**{text}**' if origin in UNFOUNDED else text}]"
+
+
+def _losses(arms: dict[str, ArmReport]) -> list[str]:
+    """Return the columns of lost work in which any arm has something to show."""
+    return list(dict.fromkeys(title for arm in arms.values() for title in arm.lost.cells()))
 
 
 def _speedup(interval: Interval, is_baseline: bool) -> str:

@@ -24,6 +24,7 @@ class Batch:
     """What the trainer takes at once: a whole RL step, or a piece of one."""
 
     train_s: float
+    num_samples: int
     output_tokens: int
     staleness: NDArray[np.int64]
     """Groups by policy versions behind the trainer."""
@@ -33,7 +34,12 @@ class Batch:
         staleness = np.zeros(max(len(self.staleness), len(other.staleness)), np.int64)
         for piece in (self, other):
             staleness[: len(piece.staleness)] += piece.staleness
-        return Batch(self.train_s + other.train_s, self.output_tokens + other.output_tokens, staleness)
+        return Batch(
+            self.train_s + other.train_s,
+            self.num_samples + other.num_samples,
+            self.output_tokens + other.output_tokens,
+            staleness,
+        )
 
 
 class Run:
@@ -107,6 +113,7 @@ class Run:
         stall_s = trainer.stall_s(num_steps) if pieces_left == 0 else 0.0
         return Batch(
             train_s=trainer.piece_s(tokens, is_last=pieces_left == 0) + stall_s,
+            num_samples=int(workload.group_size[groups].sum()),
             output_tokens=int(workload.group_output_tokens[groups].sum()),
             staleness=np.bincount(self.version - self.side.versions_of(groups).astype(np.int64)),
         )
@@ -203,6 +210,7 @@ class Run:
                 drain_s=self._drain_s,
                 sync_s=self._sync_s,
                 generation_s=generation_s,
+                num_samples=batch.num_samples,
                 output_tokens=batch.output_tokens,
                 staleness=batch.staleness,
                 totals=self.side.totals(self.now_s),

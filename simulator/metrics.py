@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from simulator.parts import Parts
 from simulator.run_log import RunLog, StepRecord
+from traces.report import LostWork
 
 F64 = NDArray[np.float64]
 
@@ -35,12 +36,7 @@ class Outcome:
     preemptions: int
     num_dropped: int
     """Groups dropped in the whole run because they were too old."""
-    restarts: float
-    """Restarts of sequences from their prompt, per RL step."""
-    max_restarts: int
-    """Of any one sequence in the whole run."""
-    useful_fraction: float
-    """Share of the generated tokens that no restart threw away."""
+    lost: LostWork
     wasted_fraction: float
     """Share of the tokens prefilled and generated that were computed again, or that nothing was trained on."""
     max_batch: int
@@ -60,6 +56,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
     span_s = window[-1].end_s - begin_s
     num_steps = len(window)
     tokens = sum(step.output_tokens for step in window)
+    num_samples = sum(step.num_samples for step in window)
 
     def gained(name: str) -> float:
         """Return how much a total of the rollout side grew in the window."""
@@ -94,9 +91,14 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         staleness=_staleness(window),
         preemptions=log.steps[-1].totals.preemptions,
         num_dropped=log.steps[-1].num_dropped,
-        restarts=gained("restarts") / num_steps,
-        max_restarts=log.steps[-1].totals.max_restarts,
-        useful_fraction=1.0 - gained("restarted_tokens") / max(generated, 1.0),
+        lost=LostWork(
+            dropped_groups=(window[-1].num_dropped - (before.num_dropped if before else 0)) / num_steps,
+            aborts_per_sample=gained("aborts") / num_samples,
+            restarts_per_sample=gained("restarts") / num_samples,
+            max_restarts=log.steps[-1].totals.max_restarts,
+            # A restart in the window may throw away what was generated before it.
+            useful_tokens_fraction=max(1.0 - gained("restarted_tokens") / max(generated, 1.0), 0.0),
+        ),
         # Dropped groups may have been generated before the window.
         wasted_fraction=min(wasted / max(gained("prefill_tokens") + generated, 1.0), 1.0),
         max_batch=log.max_batch,

@@ -16,6 +16,7 @@ from simulator.run_warnings import run_warnings
 from traces.report import (
     ArmReport,
     Interval,
+    LostWork,
     MeasuredComparison,
     RolloutTime,
     RunReport,
@@ -91,6 +92,7 @@ def _arm_report(inputs: Inputs, results: Results, name: str) -> ArmReport:
         amdahl_bound=1.0 / (share / rollout.mean + 1.0 - share),
         num_preemptions=mean(float(outcome.preemptions) for outcome in mine),
         wasted_tokens_fraction=mean(outcome.wasted_fraction for outcome in mine),
+        lost=_lost_work([outcome.lost for outcome in mine]),
         waterfall=()
         if name == BASELINE
         else tuple(waterfall([outcome.accept_length for outcome in mine], stages, end_to_end)),
@@ -123,6 +125,17 @@ def _shares(
 ) -> dict[str, float]:
     names = list(model.model_fields)
     return {name: min(max(mean([row[i] for row in shares]), 0.0), 1.0) for i, name in enumerate(names)}
+
+
+def _lost_work(lost: Sequence[LostWork]) -> LostWork:
+    """Return the means over replications; of counts the largest."""
+    rows = [row.model_dump() for row in lost]
+    return LostWork(
+        **{
+            name: max(row[name] for row in rows) if isinstance(value, int) else mean(row[name] for row in rows)
+            for name, value in rows[0].items()
+        }
+    )
 
 
 def _staleness(histograms: list[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> tuple[StalenessBin, ...]:

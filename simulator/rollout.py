@@ -48,6 +48,8 @@ class RolloutTotals:
     prefill_tokens: float
     recomputed_tokens: float
     preemptions: int
+    aborts: int
+    """Sequences taken out of their batch by a weight sync."""
     trajectory_s: float
     finished: int
     restarts: int
@@ -230,6 +232,7 @@ class RolloutSide:
             prefill_tokens=float(replicas["prefill_tokens"].sum()),
             recomputed_tokens=float(replicas["recomputed_tokens"].sum()),
             preemptions=int(replicas["preemptions"].sum()),
+            aborts=int(replicas["aborts"].sum()),
             trajectory_s=float(counters["trajectory_s"][0]),
             finished=int(counters["finished"][0]),
             restarts=int(counters["restarts"][0]),

@@ -21,6 +21,7 @@ class StepRecord:
     sync_s: float
     generation_s: float
     """Duration of the generation phase that fed this step; 0 where generation never stops."""
+    num_samples: int
     output_tokens: int
     staleness: NDArray[np.int64]
     """Groups trained on, by policy versions behind."""

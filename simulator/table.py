@@ -69,6 +69,8 @@ def _tables(report: RunReport) -> Iterable[tuple[str, Table]]:
         "Where the time goes: per cent of the rollout side, then of the trainer side; mean staleness in versions",
         _times(report),
     )
+    if any(arm.lost.cells() for _, arm in _all(report)):
+        yield "What was generated for nothing, or more than once", _lost(report)
     if report.measured:
         yield "Measured beside predicted", _measured(report)
     counts = {origin: sum(row.origin is origin for row in report.provenance) for origin in Origin}
@@ -157,6 +159,15 @@ def _times(report: RunReport) -> Table:
             f"{arm.train_s:.1f}",
             staleness,
         )
+    return table
+
+
+def _lost(report: RunReport) -> Table:
+    cells = {name: arm.lost.cells() for name, arm in _all(report)}
+    titles = dict.fromkeys(title for row in cells.values() for title in row)
+    table = _table("arm", *titles)
+    for name, row in cells.items():
+        table.add_row(name, *(row.get(title, "-") for title in titles))
     return table
 
 

@@ -59,6 +59,33 @@ class TrainerTime(Strict):
     """Colocated generation, or waiting for replicas to stop before a sync."""
 
 
+class LostWork(Strict):
+    """What was generated for nothing, or more than once; each field's default says that nothing was.
+
+    A field's title heads its column wherever the table of lost work is shown.
+    """
+
+    dropped_groups: Annotated[float, Field(ge=0, title="dropped groups per step")] = 0.0
+    """Finished groups that were too old when fetched, per RL step."""
+    aborts_per_sample: Annotated[float, Field(ge=0, title="aborts per sample")] = 0.0
+    """Times that a weight sync took a sample out of its batch, per sample trained on."""
+    restarts_per_sample: Annotated[float, Field(ge=0, title="restarts per sample")] = 0.0
+    """Times that a sample began again from its prompt, per sample trained on."""
+    max_restarts: Annotated[int, Field(ge=0, title="most restarts of a sample")] = 0
+    """Of any one sample in any replication."""
+    useful_tokens_fraction: Annotated[Fraction, Field(title="useful over generated tokens")] = 1.0
+    """Share of the generated tokens that no restart threw away."""
+
+    def cells(self) -> dict[str, str]:
+        """Return title -> value as text of every field that is not its default."""
+        fields = type(self).model_fields
+        return {
+            str(field.title): f"{getattr(self, name):.3g}"
+            for name, field in fields.items()
+            if getattr(self, name) != field.default
+        }
+
+
 class StalenessBin(Strict):
     """Share of trained groups whose oldest token is `versions` policy versions behind the trainer."""
 
@@ -121,6 +148,8 @@ class ArmReport(Strict):
     """Sequences thrown out of the KV cache and prefilled again, mean per run."""
     wasted_tokens_fraction: Fraction
     """Share of prefilled and generated tokens computed again after an abort or a preemption."""
+    lost: LostWork = LostWork()
+    """Work thrown away or done again, by cause."""
     waterfall: tuple[Factor, ...]
     """Where the gain was lost; empty for the baseline."""
     by_step: tuple[StepPoint, ...]

@@ -1,6 +1,7 @@
 from dashboard.tables import arms_table, badge, factors_table, measured_table, origins_summary, origins_table
 from tests.dashboard.report_fixture import make_report
 from traces.base import Origin
+from traces.report import LostWork
 
 
 def test_the_arms_table_starts_with_the_baseline_and_shows_every_arm_with_its_interval() -> None:
@@ -13,6 +14,16 @@ def test_the_arms_table_starts_with_the_baseline_and_shows_every_arm_with_its_in
         "**1.62×** (1.51 to 1.73)",
     ]
     assert table["RL step"][0] == "2,826 s"
+
+
+def test_the_arms_table_shows_lost_work_only_where_there_is_some() -> None:
+    report = make_report()
+    assert list(arms_table(report))[-1] == "GPU-hours"
+    lost = report.baseline.model_copy(update={"lost": LostWork(max_restarts=3, useful_tokens_fraction=0.25)})
+    table = arms_table(report.model_copy(update={"baseline": lost}))
+    assert list(table)[-2:] == ["most restarts of a sample", "useful over generated tokens"]
+    assert table["most restarts of a sample"] == ["3", "-", "-", "-"]
+    assert table["useful over generated tokens"][0] == "0.25"
 
 
 def test_all_columns_of_a_table_have_the_same_length() -> None:

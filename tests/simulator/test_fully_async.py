@@ -17,6 +17,7 @@ from simulator.rollout_state import JUMP, PER_STEP
 from simulator.run import simulate
 from tests.simulator import made_up
 from tests.simulator.small_parts import PREFILL_S, PROMPT, RESPONSE, SPREAD, STEP_S, Small, fully_async
+from traces.report import LostWork
 
 each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 ACCEPTS = (0.2, 0.2, 0.2, 0.4)
@@ -208,6 +209,8 @@ def test_dropping_keeps_staleness_within_its_limit(max_staleness: int, mode: int
     outcome = dropped.outcome(mode=mode)
     assert len(outcome.staleness) <= max_staleness + 1
     assert outcome.num_dropped > 0
+    assert outcome.lost == LostWork(dropped_groups=outcome.lost.dropped_groups)
+    assert 0 < outcome.lost.dropped_groups <= outcome.num_dropped / (small.num_steps - 2)
     assert 0 < outcome.wasted_fraction < 1
 
 

@@ -14,6 +14,7 @@ from simulator.step_law import build_step_law
 from tests.simulator import made_up
 from tests.simulator.rollouts import ALL, Case, Play, flat_table, play, state_of, total, workload_from
 from tests.simulator.small_parts import Small, fully_async
+from traces.report import LostWork
 
 MODES = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 CASES = {
@@ -115,11 +116,18 @@ def test_restarts_make_samples_younger_and_waste_tokens(mode: int) -> None:
     stays, again = small.outcome(mode=mode), small.but(policy=fully_async(2, "restart")).outcome(mode=mode)
     assert len(stays.staleness) > 3
     assert len(again.staleness) <= 3
-    assert (stays.restarts, stays.useful_fraction, stays.wasted_fraction) == (0.0, 1.0, 0.0)
-    assert again.restarts > 0
-    assert 0 < again.useful_fraction < 1
+    assert (stays.lost, stays.wasted_fraction) == (LostWork(), 0.0)
+    assert 0 < again.lost.restarts_per_sample <= again.lost.aborts_per_sample
+    assert again.lost.max_restarts >= 1
+    assert 0 < again.lost.useful_tokens_fraction < 1
     assert 0 < again.wasted_fraction < 1
     assert again.step_s > stays.step_s
+
+
+def test_every_kind_of_lost_work_has_a_title_and_shows_only_where_it_happened() -> None:
+    assert all(field.title for field in LostWork.model_fields.values())
+    assert LostWork().cells() == {}
+    assert LostWork(dropped_groups=1.5).cells() == {"dropped groups per step": "1.5"}
 
 
 @pytest.mark.parametrize("in_flight", ["restart", "abort_resume"])
