@@ -55,8 +55,9 @@ def with_scenarios(readme: str, reports: Sequence[RunReport]) -> str:
         for row in report.measured:
             speedup = row.predicted_speedup
             if speedup is not None and row.measured_speedup is not None:
+                against = f" against `{row.baseline_setup}`" if row.baseline_setup is not None else ""
                 rows.append(
-                    f"| `{report.scenario}` | `{row.arm}`, `{row.quantity}` | {row.measured_speedup:.2f}x | "
+                    f"| `{report.scenario}` | `{row.arm}`{against}, `{row.quantity}` | {row.measured_speedup:.2f}x | "
                     f"{speedup.mean:.2f}x ({speedup.low:.2f} to {speedup.high:.2f}) | "
                     f"{100 * row.relative_error:+.0f} % |"
                 )

@@ -18,6 +18,7 @@ QUANTITY_NAMES = {
     "rollout_s": "rollout time",
     "trajectory_s": "trajectory time",
     "train_s": "training time",
+    "exposed_generation_s": "exposed generation",
     "accept_length": "accept length",
 }
 ORIGIN_COLOURS = {

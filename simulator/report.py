@@ -13,6 +13,7 @@ from simulator.metrics import Outcome
 from simulator.provenance import input_origins
 from simulator.results import Results, mean
 from simulator.run_warnings import run_warnings
+from simulator.setups import in_words
 from traces.report import (
     ArmReport,
     Interval,
@@ -162,22 +163,23 @@ def _by_step(inputs: Inputs, mine: list[Outcome], base: list[Outcome]) -> tuple[
 
 
 def _compare(row: MeasuredConfig, results: Results) -> MeasuredComparison:
-    base = [getattr(outcome, row.quantity) for outcome in results.outcomes[BASELINE]]
-    mine = [getattr(outcome, row.quantity) for outcome in results.outcomes[row.arm]]
-    predicted = None if row.quantity == "accept_length" else _ratio(base, mine)
+    base, mine = ([getattr(outcome, row.quantity) for outcome in side] for side in _sides(row, results))
+    is_ratio = row.quantity != "accept_length" and (row.setup is None or row.speedup or row.baseline)
+    predicted = _ratio(base, mine) if is_ratio else None
     measured = row.speedup
-    if measured is None and row.baseline is not None and row.with_spec is not None:
-        measured = row.baseline / row.with_spec
+    if measured is None and row.baseline is not None and row.value is not None:
+        measured = row.baseline / row.value
     if measured is not None and predicted is not None:
         error = predicted.mean / measured - 1
     else:
-        assert row.with_spec is not None
-        error = mean(mine) / row.with_spec - 1
+        assert row.value is not None
+        error = mean(mine) / row.value - 1
     return MeasuredComparison(
-        arm=row.arm,
+        arm=row.arm or in_words(row.setup or ()),
         quantity=row.quantity,
+        baseline_setup=in_words(row.baseline_setup) if row.setup is not None and is_ratio else None,
         measured_baseline=row.baseline,
-        measured_arm=row.with_spec,
+        measured_arm=row.value,
         measured_speedup=measured,
         predicted_baseline=mean(base),
         predicted_arm=mean(mine),
@@ -185,6 +187,15 @@ def _compare(row: MeasuredConfig, results: Results) -> MeasuredComparison:
         relative_error=error,
         source=row.source,
     )
+
+
+def _sides(row: MeasuredConfig, results: Results) -> tuple[list[Outcome], list[Outcome]]:
+    """Return the outcomes that a row compares: plain decoding's, and the arm's or the set-up's."""
+    plain = results.outcomes[BASELINE]
+    if row.arm is not None:
+        return plain, results.outcomes[row.arm]
+    base, mine = (results.setups[side] if side else plain for side in (row.baseline_setup, row.setup or ()))
+    return base, mine
 
 
 def _num_gpus(scenario: Scenario) -> int:

@@ -4,10 +4,11 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simulator.explain import STAGES
 from simulator.metrics import Outcome
+from simulator.setups import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Replication:
     stages: dict[str, dict[str, float]]
     """Arm -> counterfactual -> seconds per step."""
     warnings: tuple[str, ...]
+    setups: dict[Setup, Outcome] = field(default_factory=dict)
+    """Plain decoding under the set-ups that measured rows compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Results:
     outcomes: dict[str, list[Outcome]]
     stages: dict[str, dict[str, list[float]]]
     warnings: tuple[str, ...]
+    setups: dict[Setup, list[Outcome]]
 
     def per_arm(self, number_of: Callable[[Outcome], float]) -> dict[str, float]:
         """Return the mean of a number over replications, for each arm."""
@@ -43,6 +47,7 @@ def gather(done: Sequence[Replication]) -> Results:
         {name: [replication.outcomes[name] for replication in done] for name in names},
         {name: {stage: [r.stages[name][stage] for r in done] for stage in STAGES} for name in names},
         tuple(warnings.values()),
+        {setup: [replication.setups[setup] for replication in done] for setup in done[0].setups},
     )
 
 

@@ -10,13 +10,14 @@ from threading import Event
 from simulator.config import Scenario
 from simulator.explain import STAGES, Counterfactual
 from simulator.inputs import BASELINE, Inputs, make_noise, make_parts, make_workload, resolve, unbounded_staleness
-from simulator.metrics import measure
+from simulator.metrics import Outcome, measure
 from simulator.parts import Parts
 from simulator.policies import run_cluster
 from simulator.provenance import check_origins
 from simulator.report import build_report
 from simulator.results import Replication, gather
 from simulator.run_warnings import workload_warnings
+from simulator.setups import Setup, compared_setups, in_words, under_setup
 from traces.report import RunReport
 
 MAX_THREADS = 8
@@ -39,12 +40,15 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
     """
     check_origins(scenario)
     inputs = resolve(scenario)
-    total = scenario.run.replications * (1 + len(scenario.arms))
+    setups = {setup: resolve(under_setup(scenario, setup)) for setup in compared_setups(scenario)}
+    total = scenario.run.replications * (1 + len(scenario.arms) + len(setups))
     ticks: Queue[None] = Queue()
     stop = Event()
     executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
     try:
-        futures = [executor.submit(_replicate, inputs, i, ticks, stop) for i in range(scenario.run.replications)]
+        futures = [
+            executor.submit(_replicate, inputs, setups, i, ticks, stop) for i in range(scenario.run.replications)
+        ]
         for done in range(1, total + 1):
             if not _wait_for_tick(ticks, futures):
                 break
@@ -68,8 +72,10 @@ def _wait_for_tick(ticks: Queue[None], futures: Sequence[Future[Replication]]) -
                 return False
 
 
-def _replicate(inputs: Inputs, replication: int, ticks: Queue[None], stop: Event) -> Replication:
-    """Run every arm, and its counterfactuals, once; give up between two runs when told to stop."""
+def _replicate(
+    inputs: Inputs, setups: dict[Setup, Inputs], replication: int, ticks: Queue[None], stop: Event
+) -> Replication:
+    """Run every arm and its counterfactuals, and every set-up, once; give up between two runs when told to stop."""
     scenario = inputs.scenario
     workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
     result = Replication({}, {}, ())
@@ -88,4 +94,17 @@ def _replicate(inputs: Inputs, replication: int, ticks: Queue[None], stop: Event
             staged = counterfactual.apply(stage, parts)
             result.stages[name][stage] = measure(run_cluster(staged), staged, scenario.warmup_steps).step_s
         ticks.put(None)
+    for setup, under in setups.items():
+        if stop.is_set():
+            raise CancelledError
+        result.setups[setup], said = _plainly(under, replication)
+        warnings.extend(f"setup {in_words(setup)}: {warning}" for warning in said)
+        ticks.put(None)
     return replace(result, warnings=tuple(warnings))
+
+
+def _plainly(inputs: Inputs, replication: int) -> tuple[Outcome, tuple[str, ...]]:
+    """Return what plain decoding does in one replication, and warnings about inputs used beyond their data."""
+    workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
+    parts, said = make_parts(inputs, BASELINE, workload, noise, replication)
+    return measure(run_cluster(parts), parts, inputs.scenario.warmup_steps), said

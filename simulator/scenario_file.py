@@ -110,7 +110,7 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _override(content: dict[str, Any], override: str) -> None:
     """Set one `path.to.field=value`; the value is TOML, or text if it is not."""
     path, equals, raw = override.partition("=")
-    keys = _keys(path)
+    keys = field_keys(path)
     if not equals or not keys:
         raise ScenarioError(f"--set {override}: not of the form path.to.field=value, e.g. --set arms.to.k=2")
     try:
@@ -118,18 +118,23 @@ def _override(content: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = {}
     value = parsed["value"] if len(parsed) == 1 else raw.strip()  # a second line is no value
+    set_field(content, keys, value, f"--set {override}")
+    _forget_origin(content, ".".join(keys))
+
+
+def set_field(content: dict[str, Any], keys: Sequence[str], value: Any, said: str) -> None:
+    """Set the field that the keys lead to, in a scenario as TOML has it; `said` begins the complaint if none can be."""
     table = content
     for depth, key in enumerate(keys[:-1]):
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise ScenarioError(
-                f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a table; choose one of its own fields"
+                f"{said}: {'.'.join(keys[: depth + 1])} is a value, not a table; choose one of its own fields"
             )
     table[keys[-1]] = value
-    _forget_origin(content, ".".join(keys))
 
 
-def _keys(path: str) -> list[str]:
+def field_keys(path: str) -> list[str]:
     """Return the keys of a dotted path, quoted ones (`arms."a.b".k`) as TOML has them; empty if it is none."""
     try:
         table: Any = tomllib.loads(f"{path.strip()} = 0")

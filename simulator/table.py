@@ -177,7 +177,10 @@ def _measured(report: RunReport) -> Table:
         measured = f"{row.measured_speedup:.2f}x" if row.measured_speedup is not None else f"{row.measured_arm:g}"
         speedup = row.predicted_speedup if row.measured_speedup is not None else None
         predicted = _interval(speedup) + "x" if speedup is not None else f"{row.predicted_arm:.3f}"
-        table.add_row(row.arm, row.quantity, measured, predicted, f"{100 * row.relative_error:+.0f} %", row.source)
+        against = f" against {row.baseline_setup}" if row.baseline_setup is not None else ""
+        table.add_row(
+            row.arm + against, row.quantity, measured, predicted, f"{100 * row.relative_error:+.0f} %", row.source
+        )
         if row.measured_baseline is not None and row.measured_arm is not None:
             table.add_row(
                 "",

@@ -159,7 +159,10 @@ class MeasuredComparison(Strict):
     """A published or logged number beside the prediction of the same quantity."""
 
     arm: str
-    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "accept_length"]
+    """The arm, or the set-up, of which the number is."""
+    baseline_setup: str | None = None
+    """The set-up with which a set-up is compared; None for arms, which are compared with plain decoding."""
+    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "exposed_generation_s", "accept_length"]
     measured_baseline: float | None
     measured_arm: float | None
     measured_speedup: float | None

@@ -1,6 +1,6 @@
 """Scenario: the whole question, and what must hold between its parts."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
@@ -41,19 +41,44 @@ class RunConfig(Strict):
 
 
 class MeasuredConfig(Strict):
-    """A published or logged number to show beside the prediction; never used to make it."""
+    """A published or logged number to show beside the prediction; never used to make it.
 
-    arm: Name
-    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "accept_length"]
+    It compares an arm with plain decoding, or plain decoding under one set-up with that under another.
+    """
+
+    arm: Name | None = None
+    quantity: Literal["step_s", "rollout_s", "trajectory_s", "train_s", "exposed_generation_s", "accept_length"]
     baseline: PositiveFloat | None = None
+    """Of plain decoding, under `baseline_setup` where a set-up is compared."""
     with_spec: PositiveFloat | None = None
+    """Of the arm."""
     speedup: PositiveFloat | None = None
+    setup: tuple[Name, ...] | None = None
+    """Names of `setups`, applied from the first to the last, instead of an arm."""
+    baseline_setup: tuple[Name, ...] = ()
+    """Set-ups of the side compared with; none: the scenario as it stands."""
+    with_setup: PositiveFloat | None = None
+    """Of plain decoding under `setup`."""
     source: str = Field(min_length=1)
+
+    @property
+    def value(self) -> float | None:
+        """The number of the arm, or of the set-up."""
+        return self.with_spec if self.setup is None else self.with_setup
 
     @model_validator(mode="after")
     def _states_something(self) -> Self:
-        if self.speedup is None and self.with_spec is None:
-            raise ValueError("speedup and with_spec: both missing; a measured row states at least one")
+        if (self.arm is None) == (self.setup is None):
+            raise ValueError(
+                f"arm and setup: {'neither' if self.arm is None else 'both'} stated; a measured row is of one of them"
+            )
+        other, wanted = ("with_setup", "with_spec") if self.setup is None else ("with_spec", "with_setup")
+        if getattr(self, other) is not None:
+            raise ValueError(f"{other}: {getattr(self, other):g} in a row of the other kind; write {wanted}")
+        if self.setup is None and self.baseline_setup:
+            raise ValueError("baseline_setup: an arm is compared with plain decoding; remove it or state setup")
+        if self.speedup is None and self.value is None:
+            raise ValueError(f"speedup and {wanted}: both missing; a measured row states at least one")
         if self.quantity == "accept_length" and (self.with_spec is None or self.speedup or self.baseline):
             raise ValueError("quantity: accept_length is of the arm alone; state with_spec, no baseline, no speedup")
         return self
@@ -87,6 +112,9 @@ class Scenario(Strict):
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     run: RunConfig = RunConfig()
     measured: tuple[MeasuredConfig, ...] = ()
+    setups: dict[Name, dict[str, Any]] = Field(default_factory=dict, max_length=100)
+    """Name -> other settings of this scenario, dotted paths as `--set` takes them; for measured rows alone. A table
+    as value replaces the whole table."""
     origins: dict[str, OriginConfig] = Field(default_factory=dict)
     """Dotted field path -> where its value comes from; a field without an entry counts as assumed."""
 
@@ -106,8 +134,13 @@ class Scenario(Strict):
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: the name is taken by plain decoding, which always runs; choose another")
         for index, row in enumerate(self.measured):
-            if row.arm not in self.arms:
+            if row.arm is not None and row.arm not in self.arms:
                 raise ValueError(f"measured.{index}.arm: {row.arm!r} is not an arm; arms are {sorted(self.arms)}")
+            for name in (*(row.setup or ()), *row.baseline_setup):
+                if name not in self.setups:
+                    raise ValueError(
+                        f"measured.{index}: {name!r} is not one of setups, {sorted(self.setups)}; state it"
+                    )
         cluster = self.cluster
         if self.policy.kind == "synchronous" and cluster.num_rollout_gpus != cluster.num_train_gpus:
             raise ValueError(

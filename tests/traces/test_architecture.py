@@ -23,6 +23,7 @@ STATED_PARAMS_BILLION = {
     "Qwen3.5-122B-A10B": (122, 10),
     "Qwen3.5-397B-A17B": (397, 17),
     "MiMo-7B-RL": (7.62, None),
+    "Qwen2.5-Math-7B": (7.62, None),
 }
 # Names round to whole billions, and some leave the embedding out of the active count.
 TOTAL_TOLERANCE = 0.055
