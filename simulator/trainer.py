@@ -13,7 +13,7 @@ class TrainerCost:
 
     constant_s: float
     s_per_token: float
-    """Training, log-prob and reference passes together."""
+    """Training, log-prob, reference and critic passes together."""
     stalls: tuple[TrainerStall, ...] = ()
     """What keeps the trainer busy after some RL steps."""
 
@@ -37,13 +37,15 @@ class TrainerCost:
 def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Architecture, gpu: Gpu) -> TrainerCost:
     """Return the cost that the scenario states, or that follows from FLOPs.
 
-    FLOPs per token: 6 N for forward and backward, 2 N for a forward-only pass, N = active parameters
+    FLOPs per token: 6 N for forward and backward, 2 N for a forward-only pass, N = active parameters of what is
+    trained or run: a critic has its own 2 N for values and 6 N for its update, on the same GPUs one after the other
     (Kaplan et al., arXiv 2001.08361, sec. 2.1; attention over the context is left out).
     """
     if config.kind == "linear":
         slope = config.s_per_token + config.log_prob_s_per_token + config.reference_s_per_token
+        slope += config.critic_s_per_token or 0.0
         return TrainerCost(config.constant_s, slope, config.stalls or ())
-    passes = 6 + 2 * config.log_prob_pass + 2 * config.reference_pass
+    passes = 6 + 2 * config.log_prob_pass + 2 * config.reference_pass + 8 * (config.critic_size or 0)
     flops_per_s = cluster.num_train_gpus * gpu.bf16_flops * config.mfu
     slope = passes * architecture.active_params / flops_per_s
     return TrainerCost(config.constant_s, slope, config.stalls or ())

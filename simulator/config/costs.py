@@ -51,11 +51,16 @@ class LinearTrainer(Strict):
     """Recomputation of the old policy's log-probabilities."""
     reference_s_per_token: NonNegativeFloat = 0.0
     """Log-probabilities of a reference policy."""
+    critic_s_per_token: NonNegativeFloat | None = None
+    """Values and update of a critic; None: no critic."""
     stalls: Stalls | None = None
 
 
 class MfuTrainer(Strict):
-    """Seconds from FLOPs: 6 N per token for training and 2 N per forward-only pass (N = active parameters)."""
+    """Seconds from FLOPs: 6 N per token for training and 2 N per forward-only pass (N = active parameters).
+
+    A critic adds both: values before the update, and its own update (PPO; HybridFlow, arXiv 2409.19256, sec. 2.1).
+    """
 
     kind: Literal["mfu"] = "mfu"
     mfu: Annotated[float, Field(gt=0, le=1)]
@@ -63,6 +68,8 @@ class MfuTrainer(Strict):
     constant_s: NonNegativeFloat = 0.0
     log_prob_pass: bool = False
     reference_pass: bool = False
+    critic_size: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Active parameters of the critic over the policy's, 1 where it is the same model; None: no critic (GRPO)."""
     stalls: Stalls | None = None
 
 

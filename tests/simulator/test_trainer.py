@@ -33,6 +33,17 @@ def test_flops_per_token_are_six_n_and_two_n_per_forward_pass(log_prob: int, ref
     assert cost(config).step_s(1e6) == pytest.approx(2.0 + seconds)
 
 
+@pytest.mark.parametrize(("size", "passes"), [(1.0, 14), (0.5, 10), (2.0, 22)])
+def test_a_critic_costs_two_n_for_values_and_six_n_for_its_update(size: float, passes: int) -> None:
+    policy_alone, both = cost(MfuTrainer(mfu=0.25)), cost(MfuTrainer(mfu=0.25, critic_size=size))
+    assert both.s_per_token / policy_alone.s_per_token == pytest.approx(passes / 6)
+
+
+def test_a_linear_trainer_has_its_critic_stated_in_seconds() -> None:
+    config = LinearTrainer(s_per_token=3e-6, critic_s_per_token=4e-6)
+    assert cost(config).step_s(1e6) == pytest.approx(7.0)
+
+
 def test_a_trainer_by_hand() -> None:
     """6 x 8.19e9 x 1e6 FLOPs on 8 x 989e12 at 40 % take 15.5 s."""
     assert cost(MfuTrainer(mfu=0.4)).step_s(1e6) == pytest.approx(15.5, rel=0.01)
