@@ -34,6 +34,8 @@ _FILLS = {
     "waiting": ("#E69F00", "#111111"),
     "staleness_stall": ("#D55E00", "#FFFFFF"),
     "other_idle": ("#BDB8B1", "#111111"),
+    "lost": ("#8C564B", "#FFFFFF"),
+    "down": ("#4D4D4D", "#FFFFFF"),
 }
 
 LIGHT = Look(

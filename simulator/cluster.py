@@ -4,6 +4,7 @@ Only the trainer's life, and what it sets going, is made of events; `RolloutCloc
 two of them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ import simpy
 from numpy.typing import NDArray
 
 from simulator.config import InFlightRule
+from simulator.errors import ScenarioError
+from simulator.failures import TrainerFailureError
 from simulator.parts import Parts
 from simulator.rollout import RolloutSide
 from simulator.rollout_clock import Process, RolloutClock
@@ -24,6 +27,8 @@ class Batch:
     """What the trainer takes at once: a whole RL step, or a piece of one."""
 
     train_s: float
+    tokens: int
+    """Prompts and responses."""
     num_samples: int
     output_tokens: int
     staleness: NDArray[np.int64]
@@ -36,6 +41,7 @@ class Batch:
             staleness[: len(piece.staleness)] += piece.staleness
         return Batch(
             self.train_s + other.train_s,
+            self.tokens + other.tokens,
             self.num_samples + other.num_samples,
             self.output_tokens + other.output_tokens,
             staleness,
@@ -62,7 +68,9 @@ class Run:
         """Finished groups that were not taken: too old, or more than an RL step needs."""
         self.is_closed = False
         """Whether nothing may begin, because replicas finish what they have before a weight sync."""
-        self._dropped_tokens = 0
+        self._dropped_tokens, self._taken_tokens, self._lost_tokens = 0, 0, 0
+        self._lost_s, self._down_s = 0.0, 0.0  # since the last RL step that is recorded
+        self._to_failure_s = parts.failures.gap_s(0) if parts.failures else math.inf
         self._num_surplus = 0
         self._transfer: simpy.Event | None = None
         self._is_paused = False
@@ -83,9 +91,75 @@ class Run:
         """Number of the finished group that the trainer takes next, in the order in which they became ready."""
         return self.num_taken + self.num_dropped
 
+    def live(self, step: Callable[[], Process], come_back: Callable[[], None] = lambda: None) -> Process:
+        """Live RL steps until all are trained, from the last checkpoint on after every failure.
+
+        Args:
+            step: One RL step, recorded at its end.
+            come_back: Called when the trainer works again, before the next step.
+        """
+        while len(self.log.steps) < self.parts.num_steps:
+            try:
+                yield from step()
+            except TrainerFailureError:
+                yield from self._restart_trainer()
+                come_back()
+
+    def work(self, seconds: float) -> Process:
+        """Keep the trainer busy; TrainerFailureError if it fails before the end."""
+        if self._to_failure_s < seconds:
+            yield self.env.timeout(self._to_failure_s)
+            raise TrainerFailureError
+        yield self.env.timeout(seconds)
+        self._to_failure_s -= seconds
+
+    def wait_for(self, event: simpy.Event) -> Process:
+        """Let the trainer wait for an event; TrainerFailureError if it fails before that."""
+        if self.parts.failures is None:
+            yield event
+            return
+        asked_s = self.now_s
+        yield event | self.env.timeout(self._to_failure_s)
+        if not event.triggered:
+            self.clock.forget(event)
+            raise TrainerFailureError
+        self._to_failure_s = max(self._to_failure_s - (self.now_s - asked_s), 0.0)
+
+    def _restart_trainer(self) -> Process:
+        """Go back to the last checkpoint: steps recorded since are no more, and their time is lost."""
+        failures, steps = self.parts.failures, self.log.steps
+        assert failures is not None
+        kept = len(steps) // failures.checkpoint_every_steps * failures.checkpoint_every_steps
+        undone = steps[kept:]
+        del steps[kept:]
+        down_s = self._down_s + sum(step.down_s for step in undone)
+        self._lost_s = self.now_s - (steps[-1].end_s if steps else 0.0) - down_s
+        self._down_s = down_s + failures.restart_s
+        self.log.num_lost_groups = self.num_taken - kept * self.parts.groups_per_step
+        self._lost_tokens = self._taken_tokens - sum(step.trained_tokens for step in steps)
+        self.log.num_failures += 1
+        self.log.num_lost_steps += len(undone)
+        self._drain_s = self._sync_s = 0.0
+        if self._is_paused:
+            self.version, self._is_paused = self.version + 1, False
+        yield self.env.timeout(failures.restart_s)
+        self._to_failure_s = failures.gap_s(self.log.num_failures)
+
     def batch_ready(self) -> simpy.Event:
-        """Return an event that happens when the next groups that the trainer takes at once are complete."""
-        return self.clock.ready(self.next_ready + self.parts.fetch_groups)
+        """Return an event that happens when the next groups that the trainer takes at once are complete.
+
+        Raises:
+            ScenarioError: So much has been trained again that no groups are left.
+        """
+        failures, fetch = self.parts.failures, self.parts.fetch_groups
+        if failures is not None and self.num_taken + self.num_gone + fetch > self.parts.workload.num_groups:
+            raise ScenarioError(
+                f"failures.trainer_mtbf_s: {failures.mtbf_s:g} s; after {self.log.num_failures} failures and "
+                f"{self.now_s:.0f} s the trainer has {len(self.log.steps)} of {self.parts.num_steps} RL steps and the "
+                f"{self.parts.workload.num_groups} groups of the run are used up; raise it, or lower "
+                "failures.checkpoint_every_steps"
+            )
+        return self.clock.ready(self.next_ready + fetch)
 
     def drop_overdue(self, max_staleness: int) -> bool:
         """Drop what is finished and older than `max_staleness` versions; return whether there was any."""
@@ -108,15 +182,22 @@ class Run:
             self._drop(self.side.ready_groups(self.next_ready, self.next_ready + self._num_surplus))
             self._num_surplus = 0
         workload = self.parts.workload
-        num_steps, pieces_left = divmod(self.num_taken, self.parts.groups_per_step)
+        num_steps, pieces_left = divmod(self.num_taken - self.log.num_lost_groups, self.parts.groups_per_step)
         trainer, tokens = self.parts.trainer, float(workload.group_tokens[groups].sum())
+        self._taken_tokens += int(tokens)
         stall_s = trainer.stall_s(num_steps) if pieces_left == 0 else 0.0
         return Batch(
             train_s=trainer.piece_s(tokens, is_last=pieces_left == 0) + stall_s,
+            tokens=int(tokens),
             num_samples=int(workload.group_size[groups].sum()),
             output_tokens=int(workload.group_output_tokens[groups].sum()),
             staleness=np.bincount(self.version - self.side.versions_of(groups).astype(np.int64)),
         )
+
+    @property
+    def _rl_steps(self) -> int:
+        """RL steps that the policy has been trained on, those that a failure undid not counted."""
+        return (self.num_taken - self.log.num_lost_groups) // self.parts.groups_per_step
 
     def _drop(self, groups: NDArray[np.int32]) -> None:
         self.num_dropped += len(groups)
@@ -162,14 +243,14 @@ class Run:
 
     def _transfer_weights(self, in_flight: InFlightRule, then: Callable[[], None] | None) -> Process:
         """Bring the version just made to the replicas while the trainer goes on."""
-        parts, num_taken = self.parts, self.num_taken
+        parts, rl_steps = self.parts, self._rl_steps
         if parts.sync_mode == "pull":
             self._publish(parts.sync_s, in_flight)
         else:
             yield self.env.timeout(parts.sync_s)
             if in_flight == "wait":
                 yield from self._drain()
-            self._publish(parts.swap_s, in_flight, num_taken=num_taken)
+            self._publish(parts.swap_s, in_flight, rl_steps=rl_steps)
             yield self.env.timeout(parts.swap_s)
         if then is not None:
             then()
@@ -180,14 +261,13 @@ class Run:
         in_flight: InFlightRule,
         *,
         begin_s: float | None = None,
-        num_taken: int | None = None,
+        rl_steps: int | None = None,
     ) -> None:
-        """Give the replicas the policy made of the first `num_taken` groups; they stand still for so many seconds."""
+        """Give the replicas the policy that so many RL steps made; they stand still for so many seconds."""
         self.num_published += 1
-        rl_steps = (self.num_taken if num_taken is None else num_taken) // self.parts.groups_per_step
         self.side.sync_weights(
             self.num_published,
-            rl_steps,
+            self._rl_steps if rl_steps is None else rl_steps,
             self.now_s,
             self.now_s + seconds,
             in_flight,
@@ -215,7 +295,10 @@ class Run:
                 staleness=batch.staleness,
                 totals=self.side.totals(self.now_s),
                 num_dropped=self.num_dropped,
-                dropped_tokens=self._dropped_tokens,
+                dropped_tokens=self._dropped_tokens + self._lost_tokens,
+                trained_tokens=batch.tokens,
+                lost_s=self._lost_s,
+                down_s=self._down_s,
             )
         )
-        self._drain_s = self._sync_s = 0.0
+        self._drain_s = self._sync_s = self._lost_s = self._down_s = 0.0

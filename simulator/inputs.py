@@ -14,6 +14,7 @@ from simulator.acceptance import Acceptance, build_acceptance
 from simulator.config import ArmConfig, Scenario
 from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
+from simulator.failures import trainer_failures
 from simulator.latency import Need, TraceLatency
 from simulator.laws import Laws, draft_lengths
 from simulator.memory import kv_capacity_tokens
@@ -144,7 +145,10 @@ def resolve(scenario: Scenario) -> Inputs:
 def make_workload(inputs: Inputs, replication: int) -> Workload:
     """Return the sequences that all arms of one replication generate, with some to spare for unbounded staleness."""
     scenario = inputs.scenario
-    num_steps, per_step = scenario.run.num_steps, inputs.groups_per_step
+    failures, per_step = scenario.failures, inputs.groups_per_step
+    num_steps = scenario.run.num_steps
+    if failures is not None and failures.trainer_mtbf_s is not None:
+        num_steps *= 2  # as many to train on again; a run that needs more is refused
     seed = (scenario.run.seed, replication, "workload")
 
     def num_groups(useful: Bools) -> int:
@@ -263,6 +267,7 @@ def make_parts(
         swap_s=(scenario.weight_sync.swap_s or 0.0) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         slowness=scenario.cluster.slowness,
+        failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
     )
     return parts, warnings
 

@@ -32,6 +32,7 @@ def check_run(
     _check_tokens(side)
     _check_time(parts, log)
     _check_versions(parts, side, log, num_published)
+    _check_trained(parts, log, num_taken)
 
 
 def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped: int) -> None:
@@ -48,6 +49,16 @@ def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped:
         raise InvariantError(
             f"samples: {started} started, but {gone} were trained on or dropped, {filtered} filtered, {buffered} are "
             f"buffered and {in_flight} in flight ({side.num_live} counted): {_REPORT}"
+        )
+
+
+def _check_trained(parts: Parts, log: RunLog, num_taken: int) -> None:
+    """Groups taken = trained on, and recorded so + undone by a failure of the trainer."""
+    trained = sum(int(step.staleness.sum()) for step in log.steps)
+    if trained != parts.num_steps * parts.groups_per_step or num_taken != trained + log.num_lost_groups:
+        raise InvariantError(
+            f"samples: {num_taken} groups taken, but {trained} trained on in {len(log.steps)} RL steps and "
+            f"{log.num_lost_groups} lost: {_REPORT}"
         )
 
 
@@ -77,7 +88,9 @@ def _check_time(parts: Parts, log: RunLog) -> None:
     if any(later < earlier for earlier, later in itertools.pairwise(ends)):
         raise InvariantError(f"time: an RL step ends before the one before it: {_REPORT}")
     colocated = parts.policy.kind == "synchronous"
-    trainer_s = sum(step.wait_s + step.train_s + step.drain_s + step.sync_s for step in log.steps)
+    trainer_s = sum(
+        step.wait_s + step.train_s + step.drain_s + step.sync_s + step.lost_s + step.down_s for step in log.steps
+    )
     if colocated:
         trainer_s += sum(step.generation_s for step in log.steps)
         trainer_s += len(log.steps) * getattr(parts.policy, "switch_s", 0.0)

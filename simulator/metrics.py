@@ -30,7 +30,9 @@ class Outcome:
     rollout_shares: tuple[float, float, float, float]
     """Generating, weight sync, staleness stall, other idle; of the rollout side's time."""
     trainer_shares: tuple[float, float, float, float]
-    """Training, weight sync, waiting, other idle; of the trainer's time."""
+    """Training, weight sync, waiting, other idle; of the trainer's time, which failures share."""
+    failure_shares: tuple[float, float]
+    """Lost to failures, down; of the trainer's time."""
     staleness: F64
     """Share of trained groups by versions behind."""
     preemptions: int
@@ -74,6 +76,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
     else:
         rollout_s = sum(step.generation_s for step in window) / num_steps
     trained = [sum(getattr(step, name) for step in window) / span_s for name in ("train_s", "sync_s", "wait_s")]
+    undone = [sum(getattr(step, name) for step in window) / span_s for name in ("lost_s", "down_s")]
     wasted = gained("recomputed_tokens") + window[-1].dropped_tokens - (before.dropped_tokens if before else 0)
     wasted += gained("restarted_tokens") + gained("filtered_tokens") + gained("discarded_tokens")
     return Outcome(
@@ -86,12 +89,15 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         accept_length=gained("stretch_tokens") / steps if steps else 1.0,
         tokens_per_s=tokens / span_s,
         total_s=log.steps[-1].end_s,
-        rollout_shares=_whole(generating, sync, starved),
-        trainer_shares=_whole(*trained),
+        rollout_shares=(generating, sync, starved, _rest(generating, sync, starved)),
+        trainer_shares=(trained[0], trained[1], trained[2], _rest(*trained, *undone)),
+        failure_shares=(undone[0], undone[1]),
         staleness=_staleness(window),
         preemptions=log.steps[-1].totals.preemptions,
         num_dropped=log.steps[-1].num_dropped,
         lost=LostWork(
+            trainer_failures=log.num_failures,
+            lost_steps=log.num_lost_steps,
             dropped_groups=(window[-1].num_dropped - (before.num_dropped if before else 0)) / num_steps,
             aborts_per_sample=gained("aborts") / num_samples,
             restarts_per_sample=gained("restarts") / num_samples,
@@ -113,10 +119,12 @@ def _exposed(window: list[StepRecord], parts: Parts) -> float:
     return sum(step.generation_s if parts.policy.kind == "synchronous" else step.wait_s for step in window)
 
 
-def _whole(first: float, second: float, third: float) -> tuple[float, float, float, float]:
-    """Return shares that add up to 1, rounding errors kept out of the last one."""
-    rest = 1.0 - first - second - third
-    return first, second, third, rest if rest > 1e-9 else 0.0
+def _rest(*shares: float) -> float:
+    """Return what is left of 1, without rounding errors."""
+    rest = 1.0
+    for share in shares:
+        rest -= share
+    return rest if rest > 1e-9 else 0.0
 
 
 def _staleness(window: list[StepRecord]) -> F64:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.config import BatchPolicy, FullyAsyncPolicy, PolicyConfig, SyncMode
+from simulator.failures import TrainerFailures
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable
 from simulator.trainer import TrainerCost
@@ -46,6 +47,8 @@ class Parts:
     sync_mode: SyncMode = "blocking"
     swap_s: float = 0.0
     """Seconds that replicas stand still when an overlapped transfer is done."""
+    failures: TrainerFailures | None = None
+    """None: the trainer never fails."""
 
     @property
     def fetch_groups(self) -> int:

@@ -88,7 +88,9 @@ def _arm_report(inputs: Inputs, results: Results, name: str) -> ArmReport:
         tokens_per_s_per_gpu=mean(outcome.tokens_per_s for outcome in mine) / num_gpus,
         gpu_hours=mean(outcome.total_s for outcome in mine) * num_gpus / 3600,
         rollout_time=RolloutTime(**_shares(RolloutTime, [outcome.rollout_shares for outcome in mine])),
-        trainer_time=TrainerTime(**_shares(TrainerTime, [outcome.trainer_shares for outcome in mine])),
+        trainer_time=TrainerTime(
+            **_shares(TrainerTime, [outcome.trainer_shares + outcome.failure_shares for outcome in mine])
+        ),
         staleness=_staleness([outcome.staleness for outcome in mine]),
         amdahl_bound=1.0 / (share / rollout.mean + 1.0 - share),
         num_preemptions=mean(float(outcome.preemptions) for outcome in mine),
@@ -121,9 +123,7 @@ def _ratio(base: Sequence[float], mine: Sequence[float]) -> Interval:
     return interval([b / m for b, m in zip(base, mine, strict=True)])
 
 
-def _shares(
-    model: type[RolloutTime] | type[TrainerTime], shares: list[tuple[float, float, float, float]]
-) -> dict[str, float]:
+def _shares(model: type[RolloutTime] | type[TrainerTime], shares: Sequence[tuple[float, ...]]) -> dict[str, float]:
     names = list(model.model_fields)
     return {name: min(max(mean([row[i] for row in shares]), 0.0), 1.0) for i, name in enumerate(names)}
 
@@ -133,8 +133,8 @@ def _lost_work(lost: Sequence[LostWork]) -> LostWork:
     rows = [row.model_dump() for row in lost]
     return LostWork(
         **{
-            name: max(row[name] for row in rows) if isinstance(value, int) else mean(row[name] for row in rows)
-            for name, value in rows[0].items()
+            name: max(row[name] for row in rows) if name == "max_restarts" else mean(row[name] for row in rows)
+            for name in LostWork.model_fields
         }
     )
 

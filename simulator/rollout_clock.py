@@ -60,6 +60,10 @@ class RolloutClock:
         """Call this whenever a filter has taken a group out, and when the last sequence under way has ended."""
         self._refill = submit_more
 
+    def forget(self, event: simpy.Event) -> None:
+        """Do not wake whoever waited for this: it has failed."""
+        self._waiters = [waiter for waiter in self._waiters if waiter.event is not event]
+
     def _wait(self, num_groups: int) -> simpy.Event:
         waiter = _Waiter(self._env.event(), num_groups)
         if waiter.is_met(self._side):
@@ -77,6 +81,8 @@ class RolloutClock:
             if met:
                 first = min(met, key=lambda waiter: waiter.happens_s(side))
                 yield env.timeout(max(first.happens_s(side) - env.now, 0.0))
+                if first not in self._waiters:
+                    continue  # forgotten meanwhile
                 self._waiters.remove(first)
                 first.event.succeed()
                 yield env.timeout(0.0)  # whoever waited acts first

@@ -30,13 +30,25 @@ class StepRecord:
     num_dropped: int
     """Groups dropped since the start of the run because they were too old."""
     dropped_tokens: int
-    """Their prompts and responses."""
+    """Prompts and responses of groups that were dropped, or whose training a failure undid, since the start."""
+    trained_tokens: int = 0
+    """Prompts and responses of the groups trained on."""
+    lost_s: float = 0.0
+    """Before this step: the trainer's time that a failure undid, whatever it did in it."""
+    down_s: float = 0.0
+    """Before this step: the trainer down after failures."""
 
 
 @dataclass(slots=True)
 class RunLog:
-    """All steps of a run."""
+    """All steps of a run; a step that is undone by a failure of the trainer gives way to the one in its place."""
 
     steps: list[StepRecord] = field(default_factory=list)
     max_batch: int = 0
     """Most sequences that any replica decoded together."""
+    num_failures: int = 0
+    """Of the trainer."""
+    num_lost_steps: int = 0
+    """RL steps that those undid; one that was not finished does not count."""
+    num_lost_groups: int = 0
+    """Groups taken whose training those undid."""

@@ -163,12 +163,18 @@ def _times(report: RunReport) -> Table:
 
 
 def _lost(report: RunReport) -> Table:
-    cells = {name: arm.lost.cells() for name, arm in _all(report)}
+    cells = {name: {**arm.lost.cells(), **_time_failed(arm)} for name, arm in _all(report)}
     titles = dict.fromkeys(title for row in cells.values() for title in row)
     table = _table("arm", *titles)
     for name, row in cells.items():
         table.add_row(name, *(row.get(title, "-") for title in titles))
     return table
+
+
+def _time_failed(arm: ArmReport) -> dict[str, str]:
+    """Return the shares of the trainer's time that its failures took, by title, where there were any."""
+    shares = {"trainer's time lost": arm.trainer_time.lost, "and down": arm.trainer_time.down}
+    return {title: f"{100 * share:.1f} %" for title, share in shares.items() if share > 0}
 
 
 def _measured(report: RunReport) -> Table:

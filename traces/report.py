@@ -48,7 +48,7 @@ class RolloutTime(Strict):
 
 
 class TrainerTime(Strict):
-    """How the trainer GPUs spent the run; the four shares add up to 1."""
+    """How the trainer GPUs spent the run; the shares add up to 1."""
 
     training: Fraction
     """Training, log-prob and reference passes."""
@@ -57,6 +57,10 @@ class TrainerTime(Strict):
     """Exposed generation: waiting for samples."""
     other_idle: Fraction
     """Colocated generation, or waiting for replicas to stop before a sync."""
+    lost: Fraction = 0.0
+    """Whatever it did since the last checkpoint before a failure."""
+    down: Fraction = 0.0
+    """After a failure, until it worked again."""
 
 
 class LostWork(Strict):
@@ -75,6 +79,10 @@ class LostWork(Strict):
     """Of any one sample in any replication."""
     useful_tokens_fraction: Annotated[Fraction, Field(title="useful over generated tokens")] = 1.0
     """Share of the generated tokens that no restart threw away."""
+    trainer_failures: Annotated[float, Field(ge=0, title="trainer failures per run")] = 0.0
+    """Each loses what was trained since the last checkpoint."""
+    lost_steps: Annotated[float, Field(ge=0, title="RL steps lost per run")] = 0.0
+    """Finished RL steps that failures undid, each trained again on fresh samples."""
 
     def cells(self) -> dict[str, str]:
         """Return title -> value as text of every field that is not its default."""

@@ -15,6 +15,7 @@ TRAINER_USES = {
     "waiting": "waiting for samples",
     "other_idle": "other idle",
 }
+FAILED_USES = {"lost": "lost to failures", "down": "down"}
 ROLLOUT_USES = {
     "generating": "generating",
     "weight_sync": "weight sync",
@@ -63,8 +64,13 @@ def step_breakdown(report: RunReport, *, dark: bool = False) -> go.Figure:
 
 def _sides(report: RunReport) -> list[tuple[str, str, dict[str, str]]]:
     """Title, field of the arm, and uses of time in words: of the trainer, then of the rollout."""
+    fails = any(arm.trainer_time.lost + arm.trainer_time.down for arm in (report.baseline, *report.arms.values()))
     sides = [
-        (f"trainer GPUs ({report.num_train_gpus})", "trainer_time", TRAINER_USES),
+        (
+            f"trainer GPUs ({report.num_train_gpus})",
+            "trainer_time",
+            {**TRAINER_USES, **(FAILED_USES if fails else {})},
+        ),
         (f"rollout GPUs ({report.num_rollout_gpus})", "rollout_time", ROLLOUT_USES),
     ]
     if report.num_gpus == report.num_train_gpus + report.num_rollout_gpus:

@@ -28,6 +28,7 @@ from simulator.config.costs import (
     TrainerStall,
     WeightSyncConfig,
 )
+from simulator.config.failures import FailuresConfig
 from simulator.config.limits import (
     MAX_DRAFT_TOKENS,
     MAX_GPUS,
@@ -82,6 +83,7 @@ __all__ = [
     "DraftLengthByBatch",
     "EngineConfig",
     "EntropyConfig",
+    "FailuresConfig",
     "FixedAcceptance",
     "FullyAsyncPolicy",
     "InFlightRule",

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, mode
 from simulator.config.arm import ArmConfig
 from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig
 from simulator.config.costs import LatencyConfig, TrainerConfig, WeightSyncConfig
+from simulator.config.failures import FailuresConfig
 from simulator.config.limits import MAX_SEQUENCES_PER_RUN, MAX_SEQUENCES_PER_STEP, Name
 from simulator.config.policy import BatchPolicy, FullyAsyncPolicy, PolicyConfig
 from simulator.config.workload import EntropyConfig, WorkloadConfig
@@ -107,6 +108,8 @@ class Scenario(Strict):
     latency: LatencyConfig
     trainer: TrainerConfig
     weight_sync: WeightSyncConfig
+    failures: FailuresConfig | None = None
+    """What breaks; None: nothing."""
     arms: dict[Name, ArmConfig] = Field(min_length=1, max_length=32)
     """Name of the arm -> how it decodes. The baseline, k = 0, is always run and needs no entry."""
     uncertainty: UncertaintyConfig = UncertaintyConfig()

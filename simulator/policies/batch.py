@@ -19,7 +19,7 @@ class Batches:
             run.clock.refill_with(self._refill)
 
     def generate(self) -> Process:
-        """Submit a round of groups, and live until as many as an RL step needs are ready."""
+        """Submit a round of groups, and go on until as many as an RL step needs are ready."""
         run, begin_s = self._run, self._run.now_s
         self._is_generating = True
         self._submit(self._round_groups - self._outstanding())

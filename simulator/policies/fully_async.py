@@ -33,13 +33,20 @@ class _Admission:
 
 def fully_async(run: Run) -> Process:
     """Live the trainer's life for the whole run."""
-    parts, env = run.parts, run.env
+    parts = run.parts
     policy = parts.policy
     assert isinstance(policy, FullyAsyncPolicy)
     admission = _Admission(run, groups_ahead(parts.groups_per_step, policy))
     num_fetches = 0
-    admission.admit()
-    for _ in range(parts.num_steps):
+
+    def come_back() -> None:
+        """Count again from the checkpoint, and replace what was lost."""
+        nonlocal num_fetches
+        num_fetches = (run.num_taken - run.log.num_lost_groups) // parts.fetch_groups
+        admission.open_after(run.num_taken)
+
+    def step() -> Process:
+        nonlocal num_fetches
         batch = None
         wait_s = 0.0
         for _ in range(parts.groups_per_step // parts.fetch_groups):
@@ -50,12 +57,15 @@ def fully_async(run: Run) -> Process:
             wait_s += run.now_s - asked_s
             piece = run.take_batch()
             batch = batch + piece if batch else piece
-            yield env.timeout(piece.train_s)
+            yield from run.work(piece.train_s)
             num_fetches += 1
             if num_fetches % (policy.fetches_per_sync or 1) == 0:
                 yield from _sync(run, policy, admission)
         assert batch is not None
         run.record(batch, wait_s=wait_s, generation_s=0.0)
+
+    admission.admit()
+    yield from run.live(step, come_back)
 
 
 def _sync(run: Run, policy: FullyAsyncPolicy, admission: _Admission) -> Process:
@@ -84,11 +94,13 @@ def _await_batch(run: Run) -> Process:
     """
     ready, parts = run.batch_ready(), run.parts
     if parts.num_helpers and not ready.triggered and run.side.num_waiting > 0:
-        yield ready | run.env.timeout(parts.switch_s)
+        yield from run.wait_for(ready | run.env.timeout(parts.switch_s))
         if not ready.triggered:
             helpers = (parts.num_replicas, parts.num_replicas + parts.num_helpers)
             run.side.bring_up(*helpers, run.now_s)
-            yield ready
-            run.side.take_down(*helpers, run.now_s, restart=False)
+            try:
+                yield from run.wait_for(ready)
+            finally:
+                run.side.take_down(*helpers, run.now_s, restart=False)
             yield run.env.timeout(parts.switch_s)
-    yield ready
+    yield from run.wait_for(ready)

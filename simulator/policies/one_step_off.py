@@ -11,18 +11,23 @@ from simulator.rollout_clock import Process
 
 def one_step_off(run: Run) -> Process:
     """Live the trainer's life for the whole run."""
-    policy, env = run.parts.policy, run.env
+    policy = run.parts.policy
     assert isinstance(policy, OneStepOffPolicy)
     batches = Batches(run, policy)
-    yield from batches.generate()
-    wait_s, generation_s = run.now_s, batches.generation_s
-    for _ in range(run.parts.num_steps):
+    next_batch = run.env.process(batches.generate())
+
+    def step() -> Process:
+        nonlocal next_batch
+        asked_s = run.now_s
+        yield from run.wait_for(next_batch)  # from the beginning, or after a failure
+        wait_s, generation_s = run.now_s - asked_s, batches.generation_s
         batch = run.take_batch()
-        next_batch = env.process(batches.generate())
-        yield env.timeout(batch.train_s)
+        next_batch = run.env.process(batches.generate())
+        yield from run.work(batch.train_s)
         trained_s = run.now_s
-        yield next_batch
+        yield from run.wait_for(next_batch)
         wait_s += run.now_s - trained_s
         yield from run.sync_weights("abort_resume" if policy.leftover == "resume" else "in_place")
         run.record(batch, wait_s=wait_s, generation_s=generation_s)
-        wait_s, generation_s = 0.0, batches.generation_s
+
+    yield from run.live(step)
