@@ -219,6 +219,8 @@ def _policy_in_words(scenario: Scenario) -> str:
         words = f"fully asynchronous, {_staleness_in_words(policy)}, {policy.in_flight} at weight sync"
         if policy.overdue is not None:
             words += f", {policy.overdue} what is older"
+        if policy.order is not None:
+            words += f", fetched {policy.order.replace('_', ' ')}"
         if policy.fetch_groups is not None:
             words += f", {policy.fetch_groups} groups per fetch"
         if policy.fetches_per_sync is not None:

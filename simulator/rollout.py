@@ -89,6 +89,7 @@ class RolloutSide:
             record_finish=record_finish,
             slowness=parts.slowness,
             num_helpers=parts.num_helpers,
+            in_order=getattr(parts.policy, "order", None) == "in_order",
         )
         self.num_submitted = 0
         """Groups submitted since the start of the run."""

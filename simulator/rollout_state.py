@@ -139,6 +139,7 @@ LIMITS_DTYPE = np.dtype(
         ("keep_prefix", "i8"),
         ("num_classes", "i8"),
         ("record_finish", "i8"),
+        ("in_order", "i8"),  # 1: groups are ready in the order of their numbers
     ]
 )
 
@@ -209,6 +210,7 @@ def new_state(
     record_finish: bool = False,
     slowness: Sequence[float] = (),
     num_helpers: int = 0,
+    in_order: bool = False,
 ) -> RolloutState:
     """Return an idle rollout side at time 0 with nothing submitted; the last `num_helpers` replicas are down."""
     num_replicas += num_helpers
@@ -226,6 +228,7 @@ def new_state(
         keep_prefix,
         num_classes,
         record_finish,
+        in_order,
     )
     replicas = np.zeros(num_replicas, REPLICA_DTYPE)
     replicas["join_step"] = -1

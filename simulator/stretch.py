@@ -119,6 +119,10 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
         state.filtered_group[counters.num_filtered] = group
         counters.num_filtered += 1
         counters.filtered_s = replica.time_s
+    elif limits.in_order:
+        state.ready_group[group], state.ready_s[group] = group, replica.time_s
+        while counters.num_ready < len(state.group_left) and state.group_left[counters.num_ready] == 0:
+            counters.num_ready += 1
     else:
         state.ready_group[counters.num_ready] = group
         state.ready_s[counters.num_ready] = replica.time_s

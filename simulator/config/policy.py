@@ -21,6 +21,9 @@ than the RL step needs (slime); when nothing is under way any more (DAPO in verl
 LeftoverRule = Literal["drop", "resume"]
 """What becomes of groups beyond those that an RL step needs, when it has them: they are thrown away; the finished ones
 are kept for the next step, and the others go on in it (partial rollout)."""
+OrderRule = Literal["as_ready", "in_order"]
+"""Which groups a fetch takes: the first to be finished; the next ones in the order of their admission, for which it
+waits (NeMo-RL, whose trajectories are tagged with the step that they are for)."""
 
 
 class BatchPolicy(Strict):
@@ -80,11 +83,17 @@ class FullyAsyncPolicy(Strict):
     elastic_switch_s: NonNegativeFloat | None = None
     """The trainer's GPUs generate while it waits for samples: seconds to turn them into replicas, and back; None: they
     stand still."""
+    order: OrderRule | None = None
+    """Which groups a fetch takes; None: as_ready."""
 
     @model_validator(mode="after")
     def _dropping_has_a_limit(self) -> Self:
         if self.overdue in ("drop", "drop_running") and self.max_staleness is None:
             raise ValueError(f"overdue: {self.overdue} needs an age in policy versions; state max_staleness")
+        if self.overdue in ("drop", "drop_running") and self.order == "in_order":
+            raise ValueError(
+                f"order: in_order waits for every group, but overdue = {self.overdue} drops some; choose one of them"
+            )
         return self
 
     @model_validator(mode="after")

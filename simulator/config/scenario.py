@@ -164,15 +164,26 @@ class Scenario(Strict):
                     f"run.num_steps: {self.run.num_steps} x {generated} sequences = {generated * self.run.num_steps}, "
                     f"above the limit {MAX_SEQUENCES_PER_RUN}; simulate fewer steps"
                 )
-        if (self.weight_sync.mode or "blocking") != "blocking" and self.policy.kind != "fully_async":
-            raise ValueError(
-                f"weight_sync.mode: {self.weight_sync.mode} needs replicas that generate while the trainer trains on; "
-                "a policy that is not fully_async syncs when nothing runs, so set blocking"
-            )
         if self.warmup_steps >= self.run.num_steps:
             raise ValueError(
                 f"run.num_steps: {self.run.num_steps} leaves nothing after {self.warmup_steps} warm-up steps; "
                 "raise it or set run.warmup_steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_together(self) -> Self:
+        if isinstance(self.policy, FullyAsyncPolicy):
+            is_filtered = self.workload.kind == "synthetic" and self.workload.useful_fraction is not None
+            if is_filtered and self.policy.order == "in_order":
+                raise ValueError(
+                    "policy.order: in_order waits for every group, but workload.useful_fraction filters some out; "
+                    "leave out one of them"
+                )
+        elif self.weight_sync.mode not in (None, "blocking"):
+            raise ValueError(
+                f"weight_sync.mode: {self.weight_sync.mode} needs replicas that generate while the trainer trains on; "
+                "a policy that is not fully_async syncs when nothing runs, so set blocking"
             )
         return self
 

@@ -53,9 +53,10 @@ def log_of(small: Small, failures: TrainerFailures | None, mode: int = JUMP) -> 
 @pytest.mark.parametrize("name", ["synchronous", "one_step_off", "fully_async"])
 @pytest.mark.parametrize(("every", "mtbf_s"), [(1, 10.0), (5, 25.0)])
 def test_a_step_takes_as_long_as_theory_says(name: str, every: int, mtbf_s: float) -> None:
-    """Work of length w that begins again at each failure takes (exp(w / M) - 1) (M + R) on average.
+    """Work of length w that begins again at each failure takes E = (exp(w / M) - 1) (M + R).
 
-    M = mean time between failures, R = restart (Daly, Future Gener. Comput. Syst. 22, 2006, eq. 8 with no dump time).
+    M = mean time between failures, R = restart. E solves E = w p + (1 - p) (A + R + E) with p = exp(-w / M), the chance
+    of no failure, and A the mean time of a failure that comes before w: (1 - p) A = M (1 - p) - w p.
     """
     train_s, restart_s, num_steps = 2.0, 3.0, 6000
     nothing = ConstantLength(value=1)
