@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simulator.config import InFlightRule
 from simulator.errors import ScenarioError
-from simulator.failures import TrainerFailureError
+from simulator.failures import ReplicaFailures, TrainerFailureError
 from simulator.parts import Parts
 from simulator.rollout import RolloutSide
 from simulator.rollout_clock import Process, RolloutClock
@@ -71,6 +71,8 @@ class Run:
         self._dropped_tokens, self._taken_tokens, self._lost_tokens = 0, 0, 0
         self._lost_s, self._down_s = 0.0, 0.0  # since the last RL step that is recorded
         self._to_failure_s = parts.failures.gap_s(0) if parts.failures else math.inf
+        if parts.crashes is not None:
+            self.env.process(self._crash_replicas(parts.crashes))
         self._num_surplus = 0
         self._transfer: simpy.Event | None = None
         self._is_paused = False
@@ -144,6 +146,26 @@ class Run:
             self.version, self._is_paused = self.version + 1, False
         yield self.env.timeout(failures.restart_s)
         self._to_failure_s = failures.gap_s(self.log.num_failures)
+
+    def _crash_replicas(self, crashes: ReplicaFailures) -> Process:
+        """Let one replica after the other crash, as long as the run lasts."""
+        count, number = self.parts.num_replicas, 0
+        down: set[int] = set()
+
+        def come_back(replica: int) -> Process:
+            yield self.env.timeout(crashes.restart_s)
+            self.side.bring_up(replica, replica + 1, self.now_s)
+            down.remove(replica)
+
+        while True:
+            yield self.env.timeout(crashes.gap_s(number, count))
+            replica = crashes.replica(number, count)
+            number += 1
+            if replica not in down:
+                self.log.num_crashes += 1
+                down.add(replica)
+                self.side.take_down(replica, replica + 1, self.now_s, restart=crashes.loses_tokens)
+                self.env.process(come_back(replica))
 
     def batch_ready(self) -> simpy.Event:
         """Return an event that happens when the next groups that the trainer takes at once are complete.

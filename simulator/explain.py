@@ -66,6 +66,7 @@ class Counterfactual:
             law_of=law_of,
             trainer=parts.trainer if depth >= 3 else TrainerCost(0.0, 0.0),
             failures=parts.failures if depth >= 3 else None,
+            crashes=parts.crashes if depth >= 2 else None,
             sync_s=parts.sync_s if depth >= 2 else 0.0,
             swap_s=parts.swap_s if depth >= 2 else 0.0,
             chunk_tokens=parts.chunk_tokens if depth >= 2 else 0,

@@ -1,4 +1,4 @@
-"""Failures of the trainer: when they strike. Does not know what they cost (`cluster`)."""
+"""Failures of the trainer and of rollout replicas: when they strike. Does not know what they cost (`cluster`)."""
 
 import math
 from dataclasses import dataclass
@@ -35,3 +35,32 @@ def trainer_failures(config: FailuresConfig | None, *seed: str | int) -> Trainer
     assert config.checkpoint_every_steps is not None
     stream = stream_key(*seed, "trainer_failures")
     return TrainerFailures(config.trainer_mtbf_s, config.trainer_restart_s, config.checkpoint_every_steps, stream)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFailures:
+    """Crashes of replicas, the same ones for every arm."""
+
+    mtbf_s: float
+    """Of one replica."""
+    restart_s: float
+    loses_tokens: bool
+    """Whether responses begin again from their prompt."""
+    stream: np.uint64
+
+    def gap_s(self, number: int, num_replicas: int) -> float:
+        """Return the seconds from crash `number` - 1 of any replica to crash `number`, counted from 0."""
+        return -self.mtbf_s / num_replicas * math.log1p(-float(uniform(self.stream, 2 * number)))
+
+    def replica(self, number: int, num_replicas: int) -> int:
+        """Return which replica it strikes."""
+        return int(uniform(self.stream, 2 * number + 1) * num_replicas)
+
+
+def replica_failures(config: FailuresConfig | None, *seed: str | int) -> ReplicaFailures | None:
+    """Return the crashes of one replication; None where no replica ever crashes."""
+    if config is None or config.replica_mtbf_s is None:
+        return None
+    assert config.replica_restart_s is not None
+    stream = stream_key(*seed, "replica_failures")
+    return ReplicaFailures(config.replica_mtbf_s, config.replica_restart_s, config.replica_lost != "resume", stream)

@@ -14,7 +14,7 @@ from simulator.acceptance import Acceptance, build_acceptance
 from simulator.config import ArmConfig, Scenario
 from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
-from simulator.failures import trainer_failures
+from simulator.failures import replica_failures, trainer_failures
 from simulator.latency import Need, TraceLatency
 from simulator.laws import Laws, draft_lengths
 from simulator.memory import kv_capacity_tokens
@@ -268,6 +268,7 @@ def make_parts(
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
+        crashes=replica_failures(scenario.failures, scenario.run.seed, replication),
     )
     return parts, warnings
 

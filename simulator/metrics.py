@@ -27,8 +27,8 @@ class Outcome:
     """Response tokens trained on per second."""
     total_s: float
     """The whole run, warm-up included."""
-    rollout_shares: tuple[float, float, float, float]
-    """Generating, weight sync, staleness stall, other idle; of the rollout side's time."""
+    rollout_shares: tuple[float, float, float, float, float]
+    """Generating, weight sync, staleness stall, other idle, down; of the rollout side's time."""
     trainer_shares: tuple[float, float, float, float]
     """Training, weight sync, waiting, other idle; of the trainer's time, which failures share."""
     failure_shares: tuple[float, float]
@@ -69,6 +69,7 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
     finished = gained("finished")
     replica_s = (parts.num_replicas + parts.num_helpers) * span_s - gained("away_s")
     generating, sync = gained("busy_s") / replica_s, gained("sync_s") / replica_s
+    down = gained("down_s") / replica_s
     starved = gained("starved_s") / replica_s if parts.policy.kind != "synchronous" else 0.0
     if parts.policy.kind == "fully_async":
         # Work in progress at the window's ends belongs to neither: cost per token, times the tokens trained on.
@@ -89,21 +90,27 @@ def measure(log: RunLog, parts: Parts, warmup_steps: int) -> Outcome:
         accept_length=gained("stretch_tokens") / steps if steps else 1.0,
         tokens_per_s=tokens / span_s,
         total_s=log.steps[-1].end_s,
-        rollout_shares=(generating, sync, starved, _rest(generating, sync, starved)),
+        rollout_shares=(generating, sync, starved, _rest(generating, sync, starved, down), down),
         trainer_shares=(trained[0], trained[1], trained[2], _rest(*trained, *undone)),
         failure_shares=(undone[0], undone[1]),
         staleness=_staleness(window),
         preemptions=log.steps[-1].totals.preemptions,
         num_dropped=log.steps[-1].num_dropped,
         lost=LostWork(
+            filtered_groups=gained("filtered_groups") / num_steps,
+            discarded_groups=gained("discarded_groups") / num_steps,
+            replica_crashes=log.num_crashes,
             trainer_failures=log.num_failures,
             lost_steps=log.num_lost_steps,
             dropped_groups=(window[-1].num_dropped - (before.num_dropped if before else 0)) / num_steps,
             aborts_per_sample=gained("aborts") / num_samples,
             restarts_per_sample=gained("restarts") / num_samples,
             max_restarts=log.steps[-1].totals.max_restarts,
-            # A restart in the window may throw away what was generated before it.
-            useful_tokens_fraction=max(1.0 - gained("restarted_tokens") / max(generated, 1.0), 0.0),
+            # What is thrown away in the window may have been generated before it.
+            restarted_tokens_fraction=min(gained("restarted_tokens") / max(generated, 1.0), 1.0),
+            useful_tokens_fraction=max(
+                1.0 - (gained("restarted_tokens") + gained("discarded_tokens")) / max(generated, 1.0), 0.0
+            ),
         ),
         # Dropped groups may have been generated before the window.
         wasted_fraction=min(wasted / max(gained("prefill_tokens") + generated, 1.0), 1.0),

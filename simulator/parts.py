@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.config import BatchPolicy, FullyAsyncPolicy, PolicyConfig, SyncMode
-from simulator.failures import TrainerFailures
+from simulator.failures import ReplicaFailures, TrainerFailures
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable
 from simulator.trainer import TrainerCost
@@ -49,6 +49,8 @@ class Parts:
     """Seconds that replicas stand still when an overlapped transfer is done."""
     failures: TrainerFailures | None = None
     """None: the trainer never fails."""
+    crashes: ReplicaFailures | None = None
+    """None: replicas never crash."""
 
     @property
     def fetch_groups(self) -> int:

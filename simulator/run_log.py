@@ -46,6 +46,8 @@ class RunLog:
     steps: list[StepRecord] = field(default_factory=list)
     max_batch: int = 0
     """Most sequences that any replica decoded together."""
+    num_crashes: int = 0
+    """Of rollout replicas."""
     num_failures: int = 0
     """Of the trainer."""
     num_lost_steps: int = 0

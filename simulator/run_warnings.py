@@ -59,7 +59,7 @@ def _livelock_warnings(results: Results) -> list[str]:
     """Say which arms begin the same sequences again and again, and how much of their tokens is of use."""
     stuck = {}
     for name, outcomes in results.outcomes.items():
-        useful = mean(outcome.lost.useful_tokens_fraction for outcome in outcomes)
+        useful = 1.0 - mean(outcome.lost.restarted_tokens_fraction for outcome in outcomes)
         most = max(outcome.lost.max_restarts for outcome in outcomes)
         if useful < LIVELOCK_USEFUL_FRACTION or most > LIVELOCK_RESTARTS:
             stuck[name] = f"{name} {100 * useful:.0f} % of tokens useful, one sample restarted {most} times"

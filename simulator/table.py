@@ -172,8 +172,12 @@ def _lost(report: RunReport) -> Table:
 
 
 def _time_failed(arm: ArmReport) -> dict[str, str]:
-    """Return the shares of the trainer's time that its failures took, by title, where there were any."""
-    shares = {"trainer's time lost": arm.trainer_time.lost, "and down": arm.trainer_time.down}
+    """Return the shares of each side's time that failures took, by title, where there were any."""
+    shares = {
+        "trainer's time lost": arm.trainer_time.lost,
+        "and down": arm.trainer_time.down,
+        "replicas' time down": arm.rollout_time.down,
+    }
     return {title: f"{100 * share:.1f} %" for title, share in shares.items() if share > 0}
 
 

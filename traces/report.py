@@ -35,7 +35,7 @@ class Factor(Strict):
 
 
 class RolloutTime(Strict):
-    """How the rollout GPUs spent the run; the four shares add up to 1."""
+    """How the rollout GPUs spent the run; the shares add up to 1."""
 
     generating: Fraction
     """At least one sequence of the replica is decoding or being prefilled."""
@@ -45,6 +45,8 @@ class RolloutTime(Strict):
     """Nothing to do because the staleness rule admits no new work."""
     other_idle: Fraction
     """Nothing to do for any other reason: the slowest sequences of a batch, tool calls, colocated training."""
+    down: Fraction = 0.0
+    """Crashed, and not back."""
 
 
 class TrainerTime(Strict):
@@ -70,15 +72,23 @@ class LostWork(Strict):
     """
 
     dropped_groups: Annotated[float, Field(ge=0, title="dropped groups per step")] = 0.0
-    """Finished groups that were too old when fetched, per RL step."""
+    """Finished groups that were too old when fetched, or more than a step needs, per RL step."""
+    filtered_groups: Annotated[float, Field(ge=0, title="filtered groups per step")] = 0.0
+    """Finished groups that a dynamic-sampling filter took out, per RL step."""
+    discarded_groups: Annotated[float, Field(ge=0, title="groups dropped unfinished per step")] = 0.0
+    """Groups under way, or about to begin, that were dropped: too old, or more than a step needs; per RL step."""
     aborts_per_sample: Annotated[float, Field(ge=0, title="aborts per sample")] = 0.0
     """Times that a weight sync took a sample out of its batch, per sample trained on."""
     restarts_per_sample: Annotated[float, Field(ge=0, title="restarts per sample")] = 0.0
     """Times that a sample began again from its prompt, per sample trained on."""
+    restarted_tokens_fraction: Annotated[Fraction, Field(title="of the generated tokens, restarted")] = 0.0
+    """Share of the generated tokens that restarts threw away."""
     max_restarts: Annotated[int, Field(ge=0, title="most restarts of a sample")] = 0
     """Of any one sample in any replication."""
     useful_tokens_fraction: Annotated[Fraction, Field(title="useful over generated tokens")] = 1.0
-    """Share of the generated tokens that no restart threw away."""
+    """Share of the generated tokens that neither a restart nor the end of an unfinished group threw away."""
+    replica_crashes: Annotated[float, Field(ge=0, title="replica crashes per run")] = 0.0
+    """Their responses go on, or begin again, elsewhere."""
     trainer_failures: Annotated[float, Field(ge=0, title="trainer failures per run")] = 0.0
     """Each loses what was trained since the last checkpoint."""
     lost_steps: Annotated[float, Field(ge=0, title="RL steps lost per run")] = 0.0

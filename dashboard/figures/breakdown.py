@@ -64,14 +64,20 @@ def step_breakdown(report: RunReport, *, dark: bool = False) -> go.Figure:
 
 def _sides(report: RunReport) -> list[tuple[str, str, dict[str, str]]]:
     """Title, field of the arm, and uses of time in words: of the trainer, then of the rollout."""
-    fails = any(arm.trainer_time.lost + arm.trainer_time.down for arm in (report.baseline, *report.arms.values()))
+    arms = (report.baseline, *report.arms.values())
+    fails = any(arm.trainer_time.lost + arm.trainer_time.down for arm in arms)
+    crashes = any(arm.rollout_time.down for arm in arms)
     sides = [
         (
             f"trainer GPUs ({report.num_train_gpus})",
             "trainer_time",
             {**TRAINER_USES, **(FAILED_USES if fails else {})},
         ),
-        (f"rollout GPUs ({report.num_rollout_gpus})", "rollout_time", ROLLOUT_USES),
+        (
+            f"rollout GPUs ({report.num_rollout_gpus})",
+            "rollout_time",
+            {**ROLLOUT_USES, **({"down": "down"} if crashes else {})},
+        ),
     ]
     if report.num_gpus == report.num_train_gpus + report.num_rollout_gpus:
         return sides

@@ -1,14 +1,20 @@
-"""Replicas that come and go: the trainer's GPUs generate while it waits, and sequences move when they leave."""
+"""Replicas that come and go: crashes, and trainer's GPUs that generate while it waits; their sequences move."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simulator.cluster import Run
+from simulator.errors import ScenarioError
+from simulator.failures import ReplicaFailures
 from simulator.inputs import resolve
 from simulator.kernels import advance, bring_up, submit, take_down
+from simulator.metrics import measure
+from simulator.policies import run_cluster
 from simulator.policies.run import TRAINER_LIFE
+from simulator.rng import stream_key
 from simulator.rollout_state import ABORT, JUMP, PER_STEP, RESTART
 from simulator.run import simulate
 from simulator.step_law import build_step_law
@@ -121,6 +127,37 @@ def test_helpers_that_are_never_needed_change_nothing() -> None:
     small = Small(fully_async(4, "in_place"), train_s=50.0)
     alone, helped = (finished(small.but(num_helpers=count)).log for count in (0, 3))
     assert [step.end_s for step in alone.steps[1:]] == [step.end_s for step in helped.steps[1:]]
+
+
+@each_mode
+@pytest.mark.parametrize("loses_tokens", [False, True], ids=["resume", "restart"])
+@pytest.mark.parametrize("in_flight", ["wait", "abort_resume", "in_place"])
+def test_replicas_are_down_as_long_as_mtbf_and_restart_say(in_flight: str, loses_tokens: bool, mode: int) -> None:
+    """A renewal process: up for 40 s on average, down for 5."""
+    crashes = ReplicaFailures(40.0, 5.0, loses_tokens, stream_key("crash"))
+    small = Small(fully_async(1, in_flight), SPREAD, pmf=ACCEPTS, num_steps=400, train_s=0.2, num_replicas=3)
+    parts = replace(small.parts(), crashes=crashes)
+    log = run_cluster(parts, mode=mode)
+    totals, end_s = log.steps[-1].totals, log.steps[-1].end_s
+    # A crash that strikes a replica that is down is none, so up times are exponential with mean mtbf.
+    expected = 3 * end_s / (40.0 + 5.0)
+    assert abs(log.num_crashes - expected) < 3 * expected**0.5
+    assert totals.down_s == pytest.approx(5.0 * log.num_crashes, rel=0.1)
+    assert (totals.restarts > 0) == loses_tokens
+    calm = run_cluster(small.parts(), mode=mode)
+    assert end_s > calm.steps[-1].end_s
+    measured = measure(log, parts, 2)
+    assert sum(measured.rollout_shares) == pytest.approx(1.0)
+    assert measured.rollout_shares[4] == pytest.approx(totals.down_s / (3 * end_s), rel=0.05)
+
+
+def test_all_arms_meet_the_same_crashes(tmp_path: Path) -> None:
+    failures = "failures={replica_mtbf_s=20.0, replica_restart_s=4.0}"
+    report = simulate(made_up.scenario(tmp_path, 'policy={kind="fully_async", max_staleness=1}', failures))
+    assert report.baseline.lost.replica_crashes > 0
+    assert report.baseline.rollout_time.down > 0
+    with pytest.raises(ScenarioError, match=r"replica_restart_s: missing, though a replica crashes every 20 s"):
+        made_up.scenario(tmp_path, "failures={replica_mtbf_s=20.0}")
 
 
 def test_a_scenario_asks_for_an_elastic_cluster(tmp_path: Path) -> None:
