@@ -5,13 +5,14 @@ Everything that can be wrong with a scenario beyond its own fields shows here, b
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from simulator.acceptance import Acceptance, build_acceptance
-from simulator.config import ArmConfig, Scenario
+from simulator.arm_rates import ArmRates, build_arm_rates
+from simulator.config import ArmConfig, Scenario, TrainerStall
+from simulator.draft_head import syncs_with_head
 from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
 from simulator.failures import replica_failures, trainer_failures
@@ -53,7 +54,6 @@ class Inputs:
     groups_per_step: int
     """Groups that one RL step trains on."""
     trainer: TrainerCost
-    sync_s: float
 
     @property
     def temperature(self) -> float:
@@ -69,15 +69,36 @@ class Inputs:
         """Return an arm's configuration; the baseline is plain decoding."""
         return _PLAIN if name == BASELINE else self.scenario.arms[name]
 
-    def acceptance(self, name: str, shift: float = 0.0) -> Acceptance | None:
-        """Return the arm's acceptance source; None for plain decoding."""
-        config = self.arm(name).acceptance
-        if config is None:
-            return None
+    def rates(self, name: str, shift: float = 0.0) -> ArmRates | None:
+        """Return the arm's acceptance along the run; None for plain decoding."""
+        first_step = self.scenario.run.first_step
         try:
-            return build_acceptance(config, arm=name, temperature=self.temperature, accept_length_shift=shift)
+            return build_arm_rates(
+                self.arm(name),
+                name=name,
+                temperature=self.temperature,
+                first_step=first_step,
+                accept_length_shift=shift,
+            )
         except TraceError as error:
             raise ScenarioError(f"arms.{name}.acceptance.trace: {error}") from None
+
+    def sync_s(self, name: str) -> float:
+        """Return the seconds of one weight sync of an arm, its draft head included where that is trained."""
+        scenario = self.scenario
+        policy, per_step = scenario.policy, self.groups_per_step
+        syncs_per_step = per_step / policy.groups_per_sync(per_step) if policy.kind == "fully_async" else 1.0
+        share = syncs_with_head(self.arm(name).head, syncs_per_step)
+        precision = scenario.model.precision
+        return weight_sync_s(scenario.weight_sync, self.architecture, precision, syncs_with_head=share)
+
+    def trainer_of(self, name: str, factor: float = 1.0) -> TrainerCost:
+        """Return what training costs an arm, `factor` times: its overhead, and refits that the trainer waits for."""
+        arm, cost = self.arm(name), self.trainer
+        if arm.head is not None and arm.head.kind == "refit" and not arm.head.overlapped:
+            refit = TrainerStall(every_steps=arm.head.every_steps, seconds=arm.head.seconds)
+            cost = replace(cost, stalls=(*cost.stalls, refit))
+        return cost.scaled(factor * (1.0 + arm.train_overhead))
 
     def content_hash(self) -> str:
         """Return the sha256 of the scenario and the traces it uses."""
@@ -126,7 +147,6 @@ def resolve(scenario: Scenario) -> Inputs:
         workload_trace=workload_trace,
         groups_per_step=groups_per_step(scenario.workload, workload_trace),
         trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
-        sync_s=weight_sync_s(scenario.weight_sync, architecture, scenario.model.precision),
     )
     fetch = getattr(scenario.policy, "fetch_groups", None)
     if fetch is not None and inputs.groups_per_step % fetch:
@@ -135,10 +155,10 @@ def resolve(scenario: Scenario) -> Inputs:
             "(workload.prompts_per_step); choose a divisor"
         )
     for name, arm in scenario.arms.items():
-        acceptance = inputs.acceptance(name)
-        if acceptance is not None:
-            for step in (inputs.rl_steps[0], inputs.rl_steps[-1]):
-                acceptance.cumulative(arm.k, inputs.entropy.at(step))
+        rates = inputs.rates(name)
+        if rates is not None:
+            for version in (0, scenario.run.num_steps - 1):
+                rates.cumulative(arm.k, version, inputs.entropy.at(inputs.rl_steps[version]))
     return inputs
 
 
@@ -259,12 +279,12 @@ def make_parts(
         num_draft_tokens=arm.k,
         num_classes=laws.num_classes,
         law_of=laws.law,
-        trainer=inputs.trainer.scaled(noise.trainer * (1.0 + arm.train_overhead)),
-        sync_s=inputs.sync_s * noise.weight_sync,
         num_helpers=num_helpers(scenario),
         switch_s=getattr(scenario.policy, "elastic_switch_s", None) or 0.0,
         sync_mode=scenario.weight_sync.mode or "blocking",
         swap_s=(scenario.weight_sync.swap_s or 0.0) * noise.weight_sync,
+        trainer=inputs.trainer_of(name, noise.trainer),
+        sync_s=inputs.sync_s(name) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.acceptance import Acceptance
+from simulator.arm_rates import ArmRates
 from simulator.config import AdaptiveDraftLength, ArmConfig, DraftLengthByBatch
 from simulator.entropy import Entropy
 from simulator.speculation import dispersed_classes, emitted_pmf
@@ -30,7 +30,7 @@ class ArmInputs(Protocol):
     entropy: Entropy
 
     def arm(self, name: str) -> ArmConfig: ...
-    def acceptance(self, name: str, shift: float = 0.0) -> Acceptance | None: ...
+    def rates(self, name: str, shift: float = 0.0) -> ArmRates | None: ...
 
 
 def draft_lengths(arm: ArmConfig) -> list[int]:
@@ -49,7 +49,7 @@ class Laws:
     ) -> None:
         """Prepare the laws of one arm; `shift` tokens are added to its accept length."""
         self._arm, self._entropy, self._first_step = inputs.arm(name), inputs.entropy, first_step
-        self._acceptance = inputs.acceptance(name, shift)
+        self._rates = inputs.rates(name, shift)
         self._choices = draft_lengths(self._arm)
         self._table = table
         self._max_tokens = workload.max_output_tokens
@@ -71,9 +71,9 @@ class Laws:
     def _pmf(self, k: int, version: int) -> F64:
         """Return P(emit 1 .. most + 1 tokens) of each class, most = the largest k of the arm."""
         width = self._arm.k + 1
-        if self._acceptance is None or k == 0:
+        if self._rates is None or k == 0:
             return np.eye(1, width).repeat(self.num_classes, axis=0)
-        cumulative = self._acceptance.cumulative(k, self._entropy.at(self._first_step + version))
+        cumulative = self._rates.cumulative(k, version, self._entropy.at(self._first_step + version))
         _, classes = dispersed_classes(cumulative, self._arm.dispersion)
         pmf = np.stack([np.pad(emitted_pmf(row), (0, width - k - 1)) for row in classes])
         return pmf.repeat(self.num_classes // len(pmf), axis=0)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simulator.config import OriginConfig, Scenario
+from simulator.draft_head import head_evidence
 from simulator.errors import ScenarioError
 from simulator.evidence import Evidence
 from simulator.inputs import Inputs
@@ -34,9 +35,10 @@ def input_origins(inputs: Inputs) -> Evidence:
     warnings: list[str] = []
     sources = [inputs.latency.evidence(), inputs.entropy.evidence(inputs.rl_steps)]
     for name, arm in scenario.arms.items():
-        acceptance = inputs.acceptance(name)
-        if acceptance is not None and arm.k > 0:
-            sources.append(acceptance.evidence(arm.k, [inputs.entropy.at(step) for step in inputs.rl_steps]))
+        rates = inputs.rates(name)
+        if rates is not None and arm.k > 0:
+            sources.append(rates.evidence(arm.k, [inputs.entropy.at(step) for step in inputs.rl_steps]))
+            sources.append(head_evidence(arm, name, inputs.architecture))
     for evidence in sources:
         rows.extend(_stated(scenario, row) for row in evidence.origins)
         warnings.extend(evidence.warnings)

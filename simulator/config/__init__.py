@@ -4,6 +4,7 @@ Does not read files (`scenario_file`) and does not know what any field does to t
 """
 
 from simulator.config.arm import (
+    TV_RECIPES,
     AcceptanceConfig,
     AdaptiveDraftLength,
     ArmConfig,
@@ -29,6 +30,7 @@ from simulator.config.costs import (
     WeightSyncConfig,
 )
 from simulator.config.failures import FailuresConfig
+from simulator.config.head import FrozenHead, HeadConfig, OnlineHead, RefitHead
 from simulator.config.limits import (
     MAX_DRAFT_TOKENS,
     MAX_GPUS,
@@ -72,6 +74,7 @@ __all__ = [
     "MAX_SEQUENCES_PER_RUN",
     "MAX_SEQUENCES_PER_STEP",
     "MAX_TOKENS",
+    "TV_RECIPES",
     "AcceptanceConfig",
     "AdaptiveDraftLength",
     "ArmConfig",
@@ -86,7 +89,9 @@ __all__ = [
     "EntropyConfig",
     "FailuresConfig",
     "FixedAcceptance",
+    "FrozenHead",
     "FullyAsyncPolicy",
+    "HeadConfig",
     "InFlightRule",
     "LatencyConfig",
     "LawAcceptance",
@@ -99,12 +104,14 @@ __all__ = [
     "ModelConfig",
     "Name",
     "OneStepOffPolicy",
+    "OnlineHead",
     "OrderRule",
     "OriginConfig",
     "OverdueRule",
     "PiecewiseEntropy",
     "PolicyConfig",
     "QuantilesLength",
+    "RefitHead",
     "RooflineLatency",
     "RunConfig",
     "Scenario",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from simulator.config.head import HeadConfig
 from simulator.config.limits import MAX_DRAFT_TOKENS, Share
 from traces.acceptance import VerifyRule
 from traces.base import Strict
@@ -46,6 +47,9 @@ class TraceAcceptance(Strict):
 
 
 AcceptanceConfig = Annotated[LawAcceptance | FixedAcceptance | TraceAcceptance, Field(discriminator="kind")]
+
+TV_RECIPES = ("rs_tv", "rs_e2e_tv")
+"""Recipes whose head was trained with a TV loss."""
 
 
 class DraftLengthByBatch(Strict):
@@ -93,6 +97,8 @@ class ArmConfig(Strict):
     """Standard deviation between requests of the log-odds of acceptance."""
     train_overhead: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Extra training time as a share, e.g. 0.07 for online MTP training."""
+    head: HeadConfig | None = None
+    """What happens to the draft head during RL; None: acceptance depends on entropy alone, and nothing is paid."""
 
     @model_validator(mode="after")
     def _speculation_has_acceptance(self) -> Self:
@@ -102,4 +108,30 @@ class ArmConfig(Strict):
             most = max(k for _, _, k in self.draft_length.table)
             if most != self.k:
                 raise ValueError(f"k: {self.k} is not the largest k of draft_length.table, {most}; make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits_its_acceptance(self) -> Self:
+        head, law = self.head, self.acceptance
+        if head is None:
+            return self
+        if law is None or self.k == 0:
+            raise ValueError("head: given, though the arm drafts nothing; remove it or raise k")
+        if law.kind != "law" and head.drift_per_step is None:
+            raise ValueError(
+                f"head.drift_per_step: missing; the paper shows it for its own recipes, not for acceptance of kind "
+                f"{law.kind!r}; state one, 0 for none"
+            )
+        if head.kind == "online":
+            decays = head.loss == "ce" and law.kind == "law" and law.recipe in TV_RECIPES
+            if decays and head.convergence_steps is None:
+                raise ValueError(
+                    "head.convergence_steps: missing; a TV head trained online with CE decays to the curve of CE "
+                    "heads (arXiv 2606.12370, fig. 9a), the paper does not say how fast; state it in RL steps"
+                )
+            if not decays and head.convergence_steps is not None:
+                raise ValueError(
+                    f"head.convergence_steps: {head.convergence_steps:g}, but only a law of TV heads trained online "
+                    "with CE converges to another curve; remove it"
+                )
         return self

@@ -20,3 +20,14 @@ def test_bandwidth_moves_every_parameter_of_the_policy_once() -> None:
     assert weight_sync_s(config, MODEL, "bf16") == 0.3 + MODEL.num_params * 2 / 50e9
     assert weight_sync_s(config, MODEL, "bf16") == pytest.approx(1.52, abs=0.01)
     assert weight_sync_s(config, MODEL, "fp8") == 0.3 + MODEL.weight_bytes("fp8") / 50e9
+
+
+def test_a_trained_head_is_moved_with_the_policy() -> None:
+    """Its bytes over the bandwidth; stated seconds grow in proportion to the bytes; half as often, half as much."""
+    model = load_architecture("Qwen3.5-9B")
+    share = model.mtp_weight_bytes() / model.weight_bytes()
+    config = BandwidthWeightSync(bytes_per_s=50e9, latency_s=0.3)
+    more_s = weight_sync_s(config, model, "bf16", syncs_with_head=1.0) - weight_sync_s(config, model, "bf16")
+    assert more_s == pytest.approx(model.mtp_weight_bytes() / 50e9)
+    stated = weight_sync_s(SecondsWeightSync(seconds=4.0), model, "bf16", syncs_with_head=0.5)
+    assert stated == pytest.approx(4.0 * (1 + share / 2))
