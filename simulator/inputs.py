@@ -157,8 +157,9 @@ def resolve(scenario: Scenario) -> Inputs:
     for name, arm in scenario.arms.items():
         rates = inputs.rates(name)
         if rates is not None:
-            for version in (0, scenario.run.num_steps - 1):
-                rates.cumulative(arm.k, version, inputs.entropy.at(inputs.rl_steps[version]))
+            last = scenario.run.num_steps - 1
+            for version in (0, last) if arm.verify_rule is None else range(last + 1):
+                rates.check(version, inputs.entropy.at(inputs.rl_steps[version]))
     return inputs
 
 

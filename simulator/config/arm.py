@@ -84,6 +84,17 @@ class AdaptiveDraftLength(Strict):
 DraftLength = Annotated[DraftLengthByBatch | AdaptiveDraftLength, Field(discriminator="kind")]
 
 
+class BlockVerification(Strict):
+    """Rejection decided over the whole drafted block (arXiv 2403.10444), for rates that were counted token by token.
+
+    Rates counted with block verification need none of this: they are used as they are.
+    """
+
+    kind: Literal["block"] = "block"
+    accept_length_gain: Annotated[float, Field(ge=0, le=MAX_DRAFT_TOKENS)]
+    """Tokens that it adds to the accept length at the arm's k: stated, because token-wise rates do not determine it."""
+
+
 class ArmConfig(Strict):
     """One way of decoding, compared with plain decoding."""
 
@@ -93,6 +104,8 @@ class ArmConfig(Strict):
     """How the engine chooses k at its live batch; None: always k."""
     acceptance: AcceptanceConfig | None = None
     """Needed when k > 0."""
+    verify_rule: BlockVerification | None = None
+    """How drafts are verified where that is not how the acceptance was counted."""
     dispersion: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Standard deviation between requests of the log-odds of acceptance."""
     train_overhead: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -108,6 +121,25 @@ class ArmConfig(Strict):
             most = max(k for _, _, k in self.draft_length.table)
             if most != self.k:
                 raise ValueError(f"k: {self.k} is not the largest k of draft_length.table, {most}; make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _block_verification_has_something_to_add(self) -> Self:
+        acceptance = self.acceptance
+        if self.verify_rule is None:
+            return self
+        if acceptance is None or self.k == 0:
+            raise ValueError("verify_rule: given, though the arm drafts nothing; remove it or raise k")
+        if acceptance.kind == "trace" and acceptance.verify_rule is VerifyRule.BLOCK:
+            raise ValueError(
+                "verify_rule: block, but acceptance.verify_rule is block too; such rows are used as they are, remove it"
+            )
+        if (acceptance.kind == "law" and acceptance.recipe == "to") or (
+            acceptance.kind == "trace" and acceptance.verify_rule is VerifyRule.GREEDY_DRAFT
+        ):
+            raise ValueError(
+                "verify_rule: block, but the drafts are greedy: a block accepts no more of them; remove it"
+            )
         return self
 
     @model_validator(mode="after")
