@@ -279,6 +279,7 @@ def make_parts(
         table=table,
         num_draft_tokens=arm.k,
         num_classes=laws.num_classes,
+        piece_from=laws.piece_from,
         law_of=laws.law,
         num_helpers=num_helpers(scenario),
         switch_s=getattr(scenario.policy, "elastic_switch_s", None) or 0.0,

@@ -4,9 +4,9 @@ from simulator.admission import requeue_front
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_pop, heap_sift_down, heap_sift_up, return_pop
 from simulator.rollout_state import JUMP, PER_STEP, QUEUED, RolloutState
-from simulator.step_law import StepLaw, draw_steps
+from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, prefill_seconds
-from simulator.stretch import cut_stretch, level_at, move_last_to
+from simulator.stretch import cut_stretch, draw_stretch, level_at, move_last_to
 
 
 @private
@@ -86,9 +86,7 @@ def redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> N
         replica.level = level
         record = state.slots[r * limits.max_live + slot]
         record.start_step = replica.step
-        cls = level * limits.num_classes + record.cls
-        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
-        record.growth = record.tokens_left / record.num_steps
+        draw_stretch(state, law, record, level)
         replica.growth += record.growth
         replica.context_tokens += record.context_tokens
         state.running[r, i] = (replica.step + record.num_steps) << SLOT_BITS | slot

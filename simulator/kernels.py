@@ -6,7 +6,8 @@ the step latency over the growing context between two changes (`step_table`). Te
 
 Replicas meet only in the queue of fresh sequences, so events are processed in global time order through a winner tree.
 Two things are not the same to the last step, both only where the KV cache is full: the jump takes the context between
-two changes as growing evenly, and looks for a fresh sequence that fits only when its own replica changes.
+two changes as growing evenly, and looks for a fresh sequence that fits only when its own replica changes. The same
+evenness holds where acceptance changes along the response: a sequence's context is then off between its two ends.
 Does not know trainers, buffers or why it is interrupted.
 """
 

@@ -1,7 +1,8 @@
 """Step laws of an arm along the run: policy version -> how many steps responses need, at which draft length.
 
 Where the engine chooses k by its live batch, a law holds a level for each k, and says which level each batch uses.
-Does not know replicas.
+Where acceptance changes along the response, a level holds its pieces; an adaptive engine weighs them equally. Does not
+know replicas.
 """
 
 from typing import Protocol
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from simulator.arm_rates import ArmRates
 from simulator.config import AdaptiveDraftLength, ArmConfig, DraftLengthByBatch
 from simulator.entropy import Entropy
-from simulator.speculation import dispersed_classes, emitted_pmf
+from simulator.speculation import dispersed_classes, emitted_pmf, shifted_log_odds
 from simulator.step_law import ONE_LEVEL, StepLaw, build_step_law
 from simulator.step_table import StepTable
 from simulator.workload import Workload
@@ -41,6 +42,14 @@ def draft_lengths(arm: ArmConfig) -> list[int]:
     return list(range(arm.k + 1)) if isinstance(choice, AdaptiveDraftLength) else [arm.k]
 
 
+def pieces(arm: ArmConfig) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return where each piece of a response begins, the first at 0, and its shift of the log-odds of acceptance."""
+    rows = arm.acceptance_by_position or ()
+    if not rows or rows[0][0] > 0:
+        rows = ((0, 0.0), *rows)
+    return tuple(first for first, _ in rows), tuple(shift for _, shift in rows)
+
+
 class Laws:
     """Policy version -> step law, made once for each distinct acceptance."""
 
@@ -51,6 +60,7 @@ class Laws:
         self._arm, self._entropy, self._first_step = inputs.arm(name), inputs.entropy, first_step
         self._rates = inputs.rates(name, shift)
         self._choices = draft_lengths(self._arm)
+        self.piece_from, self._shifts = pieces(self._arm)
         self._table = table
         self._max_tokens = workload.max_output_tokens
         self._context_tokens = workload.mean_context_tokens
@@ -69,13 +79,18 @@ class Laws:
         return self._cache[key]
 
     def _pmf(self, k: int, version: int) -> F64:
-        """Return P(emit 1 .. most + 1 tokens) of each class, most = the largest k of the arm."""
+        """Return P(emit 1 .. most + 1 tokens) of each class of each piece, most = the largest k of the arm."""
         width = self._arm.k + 1
         if self._rates is None or k == 0:
-            return np.eye(1, width).repeat(self.num_classes, axis=0)
+            return np.eye(1, width).repeat(self.num_classes * len(self._shifts), axis=0)
         cumulative = self._rates.cumulative(k, version, self._entropy.at(self._first_step + version))
+        return np.concatenate(
+            [self._pmf_of_piece(shifted_log_odds(cumulative, shift), width) for shift in self._shifts]
+        )
+
+    def _pmf_of_piece(self, cumulative: F64, width: int) -> F64:
         _, classes = dispersed_classes(cumulative, self._arm.dispersion)
-        pmf = np.stack([np.pad(emitted_pmf(row), (0, width - k - 1)) for row in classes])
+        pmf = np.stack([np.pad(emitted_pmf(row), (0, width - len(row) - 1)) for row in classes])
         return pmf.repeat(self.num_classes // len(pmf), axis=0)
 
     def _levels(self, pmf: F64) -> I64:

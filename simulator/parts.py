@@ -51,6 +51,8 @@ class Parts:
     """None: the trainer never fails."""
     crashes: ReplicaFailures | None = None
     """None: replicas never crash."""
+    piece_from: tuple[int, ...] = (0,)
+    """Tokens of a response at which acceptance changes; the first piece begins at 0."""
 
     @property
     def fetch_groups(self) -> int:

@@ -90,6 +90,7 @@ class RolloutSide:
             slowness=parts.slowness,
             num_helpers=parts.num_helpers,
             in_order=getattr(parts.policy, "order", None) == "in_order",
+            piece_from=parts.piece_from,
         )
         self.num_submitted = 0
         """Groups submitted since the start of the run."""

@@ -44,6 +44,7 @@ SLOT_DTYPE = np.dtype(
         ("context_tokens", "i8"),  # KV tokens at the start of the stretch
         ("fresh_tokens", "i8"),  # tokens to prefill before it can decode
         ("draws", "i8"),  # random numbers used so far
+        ("first_draw", "i8"),  # first one of the stretch, to draw its pieces again (jump, several pieces)
         ("order", "i8"),  # admission order in its replica; the latest is preempted first
         ("growth", "f8"),  # tokens per step added to the context (jump)
         ("started_s", "f8"),  # first admission
@@ -138,6 +139,7 @@ LIMITS_DTYPE = np.dtype(
         ("tokens_per_seq", "i8"),  # k + 1
         ("keep_prefix", "i8"),
         ("num_classes", "i8"),
+        ("num_pieces", "i8"),  # of a response, each with its own acceptance
         ("record_finish", "i8"),
         ("in_order", "i8"),  # 1: groups are ready in the order of their numbers
     ]
@@ -175,6 +177,10 @@ class RolloutState(NamedTuple):
     deal: I32
     """[replicas x slots]: scratch of `submit`: the replica that each sequence is dealt to."""
     stream: NDArray[np.uint64]
+    piece_from: I64
+    """[pieces]: tokens of the response at which each piece begins, the first at 0."""
+    emitted_before: I64
+    """[turns]: tokens of the response that earlier turns have; empty with one piece."""
     first_turn: I64
     input_tokens: I32
     output_tokens: I32
@@ -211,6 +217,7 @@ def new_state(
     slowness: Sequence[float] = (),
     num_helpers: int = 0,
     in_order: bool = False,
+    piece_from: Sequence[int] = (0,),
 ) -> RolloutState:
     """Return an idle rollout side at time 0 with nothing submitted; the last `num_helpers` replicas are down."""
     num_replicas += num_helpers
@@ -227,6 +234,7 @@ def new_state(
         num_draft_tokens + 1,
         keep_prefix,
         num_classes,
+        len(piece_from),
         record_finish,
         in_order,
     )
@@ -264,6 +272,8 @@ def new_state(
         quota=np.zeros(num_replicas, np.int64),
         deal=np.zeros(num_replicas * max_live, np.int32),
         stream=np.array([stream], np.uint64),
+        piece_from=np.array(piece_from, np.int64),
+        emitted_before=_emitted_before(workload) if len(piece_from) > 1 else np.zeros(0, np.int64),
         first_turn=workload.first_turn,
         input_tokens=workload.input_tokens,
         output_tokens=workload.output_tokens,
@@ -278,3 +288,10 @@ def new_state(
         ready_s=np.zeros(workload.num_groups),
         finish_s=np.zeros(workload.num_sequences if record_finish else 0),
     )
+
+
+def _emitted_before(workload: Workload) -> I64:
+    outputs = workload.output_tokens.astype(np.int64)
+    before = np.cumsum(outputs) - outputs
+    first = workload.first_turn[:-1]
+    return before - before[first].repeat(np.diff(workload.first_turn))

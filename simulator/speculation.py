@@ -89,6 +89,14 @@ def shifted_accept_length(cumulative: FloatArray, shift_tokens: float) -> FloatA
     return cumulative * (target / accepted) if accepted > 0 else cumulative.copy()
 
 
+def shifted_log_odds(cumulative: FloatArray, shift: float) -> FloatArray:
+    """Return c_1..c_k with the log-odds of every conditional rate shifted; 0 gives the same rates."""
+    if shift == 0.0:
+        return cumulative
+    shifted: FloatArray = _classes(logit(conditional(cumulative)), np.array([shift]))[0]
+    return shifted
+
+
 def dispersed_classes(cumulative: FloatArray, dispersion: float, num_classes: int = 8) -> tuple[FloatArray, FloatArray]:
     """Return (weights[n], cumulatives[n, k]): requests that accept more and less than the mean, in n equal classes.
 

@@ -1,7 +1,10 @@
 """A decode stretch: a sequence from its entry into the batch to its exit, with the tokens it must emit meanwhile.
 
 When jumping, the number of steps it needs is drawn at its beginning; step by step, its tokens are drawn in every step.
-Does not know who gets into the batch, or why a stretch is cut.
+Where acceptance changes along the response, a step has the law of the piece in which it begins: when jumping, the steps
+to the end of each piece are drawn in turn, with what the last of them emits beyond it. A stretch that is cut draws them
+again, from the same random numbers, to find the piece it is in. Does not know who gets into the batch, or why a stretch
+is cut.
 """
 
 import numpy as np
@@ -9,8 +12,8 @@ import numpy as np
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_push, return_push
 from simulator.rng import mix, uniform
-from simulator.rollout_state import FREE, PER_STEP, TOOL, RolloutState
-from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps
+from simulator.rollout_state import FREE, PER_STEP, TOOL, Record, RolloutState
+from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps, draw_until
 
 
 @private
@@ -35,17 +38,79 @@ def begin_stretch(state: RolloutState, law: StepLaw, r: int, slot: int) -> None:
         state.stretch_key[r, replica.num_running] = mix(record.key + np.uint64(record.draws))
         record.draws += 1
     else:
-        cls = replica.level * limits.num_classes + record.cls
-        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
-        record.growth = record.tokens_left / record.num_steps
+        draw_stretch(state, law, record, replica.level)
         replica.growth += record.growth
         heap_push(state.running[r], replica.num_running, (replica.step + record.num_steps) << SLOT_BITS | slot)
     replica.num_running += 1
 
 
 @private
+def draw_stretch(state: RolloutState, law: StepLaw, record: Record, level: int) -> None:
+    """Draw how many steps the tokens that are left need, when jumping."""
+    limits = state.limits[0]
+    cls = level * limits.num_pieces * limits.num_classes + record.cls
+    if limits.num_pieces == 1:
+        record.num_steps, record.draws = draw_steps(law, cls, record.key, record.draws, record.tokens_left)
+    else:
+        record.first_draw = record.draws
+        steps, counter = 0, record.draws
+        end = state.emitted_before[record.turn] + state.output_tokens[record.turn]
+        position = end - record.tokens_left
+        while position < end:
+            piece = _piece_at(state, position)
+            own = cls + piece * limits.num_classes
+            if piece + 1 < limits.num_pieces and state.piece_from[piece + 1] < end:
+                tokens = state.piece_from[piece + 1] - position
+                more, emitted, counter = draw_until(law, own, record.key, counter, tokens)
+            else:
+                emitted = end - position
+                more, counter = draw_steps(law, own, record.key, counter, emitted)
+            steps += more
+            position += emitted
+        record.num_steps, record.draws = steps, counter
+    record.growth = record.tokens_left / record.num_steps
+
+
+@private
+def _tokens_done(state: RolloutState, law: StepLaw, record: Record, level: int, steps_done: int) -> int:
+    """Return tokens emitted in the first steps of a stretch, when jumping."""
+    limits = state.limits[0]
+    cls = level * limits.num_pieces * limits.num_classes + record.cls
+    if limits.num_pieces == 1 or steps_done >= record.num_steps:
+        return draw_partial_tokens(law, cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done)
+    end = state.emitted_before[record.turn] + state.output_tokens[record.turn]
+    begin = end - record.tokens_left
+    position, counter, steps_left = begin, record.first_draw, record.num_steps
+    while True:
+        piece = _piece_at(state, position)
+        own = cls + piece * limits.num_classes
+        tokens, steps = end - position, steps_left
+        if piece + 1 < limits.num_pieces and state.piece_from[piece + 1] < end:
+            tokens = state.piece_from[piece + 1] - position
+            steps, emitted, counter = draw_until(law, own, record.key, counter, tokens)
+            if steps <= steps_done:  # of fewer steps than the whole stretch, so it goes on behind them
+                position += emitted
+                steps_done -= steps
+                steps_left -= steps
+                continue
+        partial = draw_partial_tokens(law, own, record.key, record.draws, tokens, steps, steps_done)
+        return position - begin + partial
+
+
+@private
+def _piece_at(state: RolloutState, position: int) -> int:
+    """Return the piece of a response that holds this many tokens already."""
+    piece = 0
+    while piece + 1 < state.piece_from.shape[0] and state.piece_from[piece + 1] <= position:
+        piece += 1
+    return piece
+
+
+@private
 def emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> tuple[int, int]:
     """Let every running sequence emit; return (tokens emitted, fewest tokens that any sequence has left)."""
+    if state.limits[0].num_pieces > 1:
+        return _emit_by_piece(state, law, r, count, step)
     left, keys = state.left[r], state.stretch_key[r]
     accepted = law.num_draft_tokens
     num_classes = state.limits[0].num_classes
@@ -67,6 +132,26 @@ def emit(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> tu
 
 
 @private
+def _emit_by_piece(state: RolloutState, law: StepLaw, r: int, count: int, step: int) -> tuple[int, int]:
+    """Do the same where acceptance changes along the response; apart, for `emit` is the reference's inner loop."""
+    limits, left = state.limits[0], state.left[r]
+    base = state.replicas[r].level * limits.num_pieces * limits.num_classes
+    emitted, least = 0, 1 << 40
+    for i in range(count):
+        record = state.slots[r * limits.max_live + state.running[r, i]]
+        position = state.emitted_before[record.turn] + state.output_tokens[record.turn] - left[i]
+        cls = base + _piece_at(state, position) * limits.num_classes + record.cls
+        u = uniform(state.stretch_key[r, i], step)
+        tokens = 1
+        for j in range(law.num_draft_tokens):
+            tokens += u >= law.emit_cdf[cls, j]
+        left[i] -= tokens
+        emitted += tokens
+        least = min(least, left[i])
+    return emitted, least
+
+
+@private
 def cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
     """Settle a stretch that is interrupted now: what it has emitted, what it still has to; return its slot."""
     limits, replica = state.limits[0], state.replicas[r]
@@ -76,8 +161,7 @@ def cut_stretch(state: RolloutState, law: StepLaw, r: int, place: int) -> int:
     if limits.mode == PER_STEP:
         done = record.tokens_left - state.left[r, place]
     else:
-        cls = replica.level * limits.num_classes + record.cls
-        done = draw_partial_tokens(law, cls, record.key, record.draws, record.tokens_left, record.num_steps, steps_done)
+        done = _tokens_done(state, law, record, replica.level, steps_done)
         record.draws += PARTIAL_DRAWS
     record.tokens_left -= done
     record.context_tokens += done

@@ -1,5 +1,6 @@
 """Arms: ways of decoding, with their acceptance and draft length."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -84,6 +85,11 @@ class AdaptiveDraftLength(Strict):
 DraftLength = Annotated[DraftLengthByBatch | AdaptiveDraftLength, Field(discriminator="kind")]
 
 
+PositionShifts = Annotated[
+    tuple[tuple[NonNegativeInt, Annotated[float, Field(ge=-5, le=5)]], ...], Field(min_length=1, max_length=4)
+]
+
+
 class BlockVerification(Strict):
     """Rejection decided over the whole drafted block (arXiv 2403.10444), for rates that were counted token by token.
 
@@ -108,6 +114,11 @@ class ArmConfig(Strict):
     """How drafts are verified where that is not how the acceptance was counted."""
     dispersion: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Standard deviation between requests of the log-odds of acceptance."""
+    acceptance_by_position: PositionShifts | None = None
+    """[tokens of the response from which on, shift of the log-odds of acceptance] rows, ascending.
+
+    Before the first row acceptance is as stated. The position counts what a response has generated over all its turns.
+    """
     train_overhead: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Extra training time as a share, e.g. 0.07 for online MTP training."""
     head: HeadConfig | None = None
@@ -121,6 +132,18 @@ class ArmConfig(Strict):
             most = max(k for _, _, k in self.draft_length.table)
             if most != self.k:
                 raise ValueError(f"k: {self.k} is not the largest k of draft_length.table, {most}; make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _positions_ascend(self) -> Self:
+        rows = self.acceptance_by_position
+        if rows is None:
+            return self
+        if self.k == 0:
+            raise ValueError("acceptance_by_position: given, though the arm drafts nothing; remove it or raise k")
+        first = [tokens for tokens, _ in rows]
+        if any(later <= earlier for earlier, later in pairwise(first)):
+            raise ValueError(f"acceptance_by_position: its rows begin at {first}; let them ascend")
         return self
 
     @model_validator(mode="after")

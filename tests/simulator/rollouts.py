@@ -30,6 +30,8 @@ class Case:
     kv_tokens: float = 1e9
     chunk_tokens: int = 0
     num_classes: int = 1
+    piece_from: tuple[int, ...] = (0,)
+    """Tokens of a response at which acceptance changes."""
     turns: bool = False
     keep_prefix: bool = True
     pieces: int = 1
@@ -99,6 +101,9 @@ def laws_of(case: Case) -> tuple[StepLaw, StepLaw]:
     if case.num_classes > 1:
         powers = pmf ** np.linspace(0.3, 2.0, case.num_classes)[:, None]
         pmf = powers / powers.sum(axis=1, keepdims=True)
+    if len(case.piece_from) > 1:
+        powers = np.concatenate([pmf ** (1.0 + 0.8 * piece) for piece in range(len(case.piece_from))])
+        pmf = powers / powers.sum(axis=1, keepdims=True)
     return build_step_law(pmf, MAX_TOKENS), build_step_law(np.ascontiguousarray(pmf[:, ::-1]), MAX_TOKENS)
 
 
@@ -116,6 +121,7 @@ def state_of(case: Case, workload: Workload, mode: int, seed: str | int = 0) -> 
         keep_prefix=case.keep_prefix,
         mode=mode,
         record_finish=True,
+        piece_from=case.piece_from,
     )
 
 
