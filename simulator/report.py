@@ -181,7 +181,7 @@ def _compare(row: MeasuredConfig, results: Results) -> MeasuredComparison:
         measured_baseline=row.baseline,
         measured_arm=row.value,
         measured_speedup=measured,
-        predicted_baseline=mean(base),
+        predicted_baseline=mean(base) if row.setup is None or is_ratio else None,
         predicted_arm=mean(mine),
         predicted_speedup=predicted,
         relative_error=error,

@@ -17,7 +17,7 @@ from simulator.provenance import check_origins
 from simulator.report import build_report
 from simulator.results import Replication, gather
 from simulator.run_warnings import workload_warnings
-from simulator.setups import Setup, compared_setups, in_words, under_setup
+from simulator.setups import Setup, compared_setups, under_setup
 from traces.report import RunReport
 
 MAX_THREADS = 8
@@ -98,7 +98,7 @@ def _replicate(
         if stop.is_set():
             raise CancelledError
         result.setups[setup], said = _plainly(under, replication)
-        warnings.extend(f"setup {in_words(setup)}: {warning}" for warning in said)
+        warnings.extend(said)
         ticks.put(None)
     return replace(result, warnings=tuple(warnings))
 

@@ -191,7 +191,7 @@ def _measured(report: RunReport) -> Table:
         table.add_row(
             row.arm + against, row.quantity, measured, predicted, f"{100 * row.relative_error:+.0f} %", row.source
         )
-        if row.measured_baseline is not None and row.measured_arm is not None:
+        if row.measured_baseline is not None and row.measured_arm is not None and row.predicted_baseline is not None:
             table.add_row(
                 "",
                 "",

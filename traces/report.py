@@ -184,7 +184,8 @@ class MeasuredComparison(Strict):
     measured_baseline: float | None
     measured_arm: float | None
     measured_speedup: float | None
-    predicted_baseline: float
+    predicted_baseline: float | None
+    """None where a set-up's number is compared with nothing."""
     predicted_arm: float
     predicted_speedup: Interval | None
     relative_error: float

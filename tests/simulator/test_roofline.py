@@ -302,7 +302,7 @@ def test_a_trace_has_every_operation_and_says_where_it_comes_from(model: str) ->
     lengths: dict[Operation, set[int]] = defaultdict(set)
     for row in trace.rows:
         lengths[row.operation].add(row.tokens_per_seq)
-        assert (row.tp_size, row.measured_fraction) == (8, 0)
+        assert (row.tp_size, row.measured_fraction) == (4, 0)
         assumed = row.operation in (Operation.SAMPLE, Operation.HOST_GAP)
         assert row.origin is (Origin.ASSUMED if assumed else Origin.MODELLED)
     assert lengths[Operation.DECODE] == lengths[Operation.LM_HEAD] == lengths[Operation.HOST_GAP] == {1}

@@ -50,7 +50,7 @@ def test_a_setup_that_changes_nothing_is_exactly_as_fast(tmp_path: Path) -> None
 
 def test_a_number_without_one_to_compare_with_is_held_against_itself(tmp_path: Path) -> None:
     (shown,) = compared(asked(tmp_path, '{setup=["slow"], quantity="train_s", with_setup=4, source="x"}'))
-    assert (shown.predicted_speedup, shown.baseline_setup) == (None, None)
+    assert (shown.predicted_speedup, shown.predicted_baseline, shown.baseline_setup) == (None, None, None)
     assert shown.relative_error == pytest.approx(shown.predicted_arm / 4 - 1)
 
 
