@@ -89,7 +89,7 @@ def run_flat(
     for cut in range(1, cuts + 1):
         now_s = 37.0 * cut
         advance(state, table, law, now_s, ALL)
-        weight_sync(state, table, law, law, now_s, now_s, KEEP, True)
+        weight_sync(state, table, law, law, now_s, now_s, now_s, KEEP, True)
     advance(state, table, law, np.inf, ALL)
     return state
 

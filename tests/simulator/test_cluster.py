@@ -183,7 +183,7 @@ def test_a_synchronous_step_is_the_sum_of_its_phases(train_s: float, mode: int) 
     assert outcome.step_series_s == pytest.approx([GENERATION_S + train_s + 0.75 + 0.5] * 6, rel=1e-12)
     assert outcome.rollout_s == outcome.exposed_generation_s == pytest.approx(GENERATION_S, rel=1e-12)
     whole = GENERATION_S + train_s + 1.25
-    assert outcome.rollout_shares == pytest.approx([GENERATION_S / whole, 0.5 / whole, 0, (train_s + 0.75) / whole])
+    assert outcome.rollout_shares[:4] == pytest.approx([GENERATION_S / whole, 0.5 / whole, 0, (train_s + 0.75) / whole])
     assert outcome.trainer_shares == pytest.approx([train_s / whole, 0.5 / whole, 0, (GENERATION_S + 0.75) / whole])
     assert outcome.rollout_share == pytest.approx(GENERATION_S / whole)
 
