@@ -8,7 +8,7 @@ from simulator.config.arm import ArmConfig
 from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig
 from simulator.config.costs import LatencyConfig, TrainerConfig, WeightSyncConfig
 from simulator.config.failures import FailuresConfig
-from simulator.config.limits import MAX_SEQUENCES_PER_RUN, MAX_SEQUENCES_PER_STEP, Name
+from simulator.config.limits import MAX_SEQUENCES_PER_RUN, MAX_SEQUENCES_PER_STEP, MAX_TURNS_PER_RUN, Name
 from simulator.config.policy import BatchPolicy, FullyAsyncPolicy, PolicyConfig
 from simulator.config.workload import EntropyConfig, WorkloadConfig
 from traces.base import Origin, Strict
@@ -185,6 +185,20 @@ class Scenario(Strict):
                 f"weight_sync.mode: {self.weight_sync.mode} needs replicas that generate while the trainer trains on; "
                 "a policy that is not fully_async syncs when nothing runs, so set blocking"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _turns_fit_into_memory(self) -> Self:
+        workload = self.workload
+        if workload.kind == "synthetic" and workload.turns is not None:
+            num_sequences = round(self.run.num_steps * self.generated_groups_per_step * workload.group_size)
+            num_turns = num_sequences * max(workload.turns.num_turns.mean_after_cut, 1.0)
+            if num_turns > MAX_TURNS_PER_RUN:
+                raise ValueError(
+                    f"workload.turns.num_turns: {workload.turns.num_turns.mean_after_cut:.4g} on average x "
+                    f"{num_sequences} sequences = {num_turns:.0f} turns, above the limit {MAX_TURNS_PER_RUN}; "
+                    "simulate fewer steps or fewer turns"
+                )
         return self
 
     @property

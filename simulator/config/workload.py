@@ -1,5 +1,7 @@
 """Workload: prompts, responses and turns; the entropy trajectory."""
 
+import math
+from statistics import NormalDist
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
@@ -13,6 +15,11 @@ class ConstantLength(Strict):
 
     kind: Literal["constant"] = "constant"
     value: Annotated[float, Field(ge=0, le=MAX_TOKENS)]
+
+    @property
+    def mean_after_cut(self) -> float:
+        """Mean of what is drawn."""
+        return self.value
 
 
 class LognormalLength(Strict):
@@ -41,6 +48,19 @@ class LognormalLength(Strict):
                 "change one of them"
             )
         return self
+
+    @property
+    def mean_after_cut(self) -> float:
+        """Mean of what is drawn: that of a log-normal whose ends are collected at minimum and maximum."""
+        log_median = math.log(self.median) if self.median is not None else math.log(self.mean or 0) - self.sigma**2 / 2
+        if self.sigma == 0:
+            return min(max(math.exp(log_median), self.minimum), self.maximum)
+        below, above = (
+            (math.log(end) - log_median) / self.sigma if end > 0 else -math.inf for end in (self.minimum, self.maximum)
+        )
+        cdf = NormalDist().cdf
+        inside = math.exp(log_median + self.sigma**2 / 2) * (cdf(above - self.sigma) - cdf(below - self.sigma))
+        return self.minimum * cdf(below) + inside + self.maximum * (1 - cdf(above))
 
 
 class QuantilesLength(Strict):
@@ -71,6 +91,14 @@ class QuantilesLength(Strict):
         if lengths[0] == lengths[-1]:
             raise ValueError(f'points: every length is {lengths[0]:g}; use kind = "constant"')
         return self
+
+    @property
+    def mean_after_cut(self) -> float:
+        """Mean of what is drawn; the mean of an exponential along each straight line."""
+        total = 0.0
+        for (start, low), (end, high) in zip(self.points, self.points[1:], strict=False):
+            total += (end - start) * (low if low == high else (high - low) / math.log(high / low))
+        return total
 
 
 Length = Annotated[ConstantLength | LognormalLength | QuantilesLength, Field(discriminator="kind")]

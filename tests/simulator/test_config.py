@@ -9,6 +9,7 @@ from simulator.config import (
     MAX_DRAFT_TOKENS,
     MAX_SEQUENCES_PER_RUN,
     MAX_SEQUENCES_PER_STEP,
+    MAX_TURNS_PER_RUN,
     ArmConfig,
     ClusterConfig,
     FixedAcceptance,
@@ -57,6 +58,20 @@ def test_limits_are_inclusive(tmp_path: Path) -> None:
     assert made_up.scenario(tmp_path, most, steps).workload.kind == "synthetic"
     rates = tuple(0.9**j for j in range(1, MAX_DRAFT_TOKENS + 1))
     assert ArmConfig(k=MAX_DRAFT_TOKENS, acceptance=FixedAcceptance(cumulative=rates)).k == 16
+
+
+def test_a_run_is_limited_by_its_turns_too(tmp_path: Path) -> None:
+    turns = (
+        'workload.turns={num_turns={kind="constant", value=250}, observation_tokens={kind="constant", value=9}, '
+        'delay_s={kind="constant", value=1}, max_context_tokens=40000}'
+    )
+    assert made_up.scenario(tmp_path, turns, f"workload.prompts_per_step={MAX_TURNS_PER_RUN // (250 * 2 * 5)}")
+    with pytest.raises(ScenarioError) as raised:
+        made_up.scenario(tmp_path, turns, "workload.prompts_per_step=50000")
+    assert str(raised.value).endswith(
+        ": workload.turns.num_turns: 250 on average x 500000 sequences = 125000000 turns, above the limit 100000000; "
+        "simulate fewer steps or fewer turns"
+    )
 
 
 def test_one_step_after_the_warm_up_is_enough(tmp_path: Path) -> None:

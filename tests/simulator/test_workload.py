@@ -131,6 +131,22 @@ def test_lengths_have_the_mean_that_was_asked_for() -> None:
     assert lengths.mean() == pytest.approx(20.0, abs=4 * lengths.std() / np.sqrt(len(lengths)))
 
 
+@pytest.mark.parametrize(
+    "length",
+    [
+        ConstantLength(value=7.0),
+        LognormalLength(mean=300.0, sigma=1.0, minimum=100.0, maximum=800.0),
+        LognormalLength(median=300.0, sigma=0.0, maximum=800.0),
+        LognormalLength(median=300.0, sigma=2.0, minimum=0.0, maximum=800.0),
+        TAILED,
+        QuantilesLength(points=((0.0, 10.0), (0.4, 10.0), (0.7, 500.0), (1.0, 500.0))),
+    ],
+)
+def test_the_mean_after_the_cut_is_that_of_what_is_drawn(length: Length) -> None:
+    drawn = responses(length, 200_000, 1, "x")
+    assert drawn.mean() == pytest.approx(length.mean_after_cut, abs=4 * drawn.std() / np.sqrt(drawn.size) + 0.05)
+
+
 def test_only_the_first_turn_starts_without_a_tool() -> None:
     workload = draw_workload(config(TURNS), 100, "x")
     first = np.zeros(len(workload.delay_s), bool)
