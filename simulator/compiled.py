@@ -28,6 +28,7 @@ COMPILED_FILES: Final = (
     "step_law.py",
     "step_table.py",
     "stretch.py",
+    "turns.py",
 )
 """Files whose text decides what the machine code does."""
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from simulator.config import MAX_TOKENS, Length, QuantilesLength, SyntheticWorkload, TraceWorkload
+from simulator.config import MAX_TOKENS, Length, QuantilesLength, SyntheticWorkload, TraceWorkload, TurnsConfig
 from simulator.rng import generator
+from simulator.turns import split_into_turns
 from traces.workload import WorkloadTrace
 
 I32 = NDArray[np.int32]
@@ -112,23 +113,8 @@ def _draw_sequences(
         first_turn = np.arange(num_sequences + 1, dtype=np.int64)
         delays = np.zeros(num_sequences, np.float32)
         return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups, truncated)
-    turns = np.minimum(_draw_counts(config.turns.num_turns, num_sequences, *seed, "turns"), response_tokens)
-    first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(turns, dtype=np.int64)])
-    num_turns = int(first_turn[-1])
-    index = np.arange(num_turns) - first_turn[:-1].repeat(turns)
-    share, count = response_tokens.astype(np.int64).repeat(turns), turns.repeat(turns)
-    outputs = np.floor_divide(share * (index + 1), count) - np.floor_divide(share * index, count)
-    observed = _draw_counts(config.turns.observation_tokens, num_turns, *seed, "observation")
-    inputs = np.where(index == 0, prompt_tokens.repeat(turns), observed)
-    outputs = outputs.astype(np.int32)
-    delays = np.where(index == 0, 0.0, _draw(config.turns.delay_s, num_turns, *seed, "delay")).astype(np.float32)
-    # A trajectory ends before the turn that would exceed the longest context; its first turn always stays.
-    context = np.cumsum(inputs + outputs.astype(np.int64))
-    before = (context - inputs - outputs)[first_turn[:-1]].repeat(turns)
-    kept = (context - before <= config.turns.max_context_tokens) | (index == 0)
-    num_kept = np.add.reduceat(kept, first_turn[:-1], dtype=np.int64)
-    first_turn = np.concatenate([np.zeros(1, np.int64), np.cumsum(num_kept)])
-    return _assemble(first_turn, inputs[kept], outputs[kept], delays[kept], groups, num_groups, truncated)
+    turns = _draw_turns(config.turns, prompt_tokens, response_tokens, *seed)
+    return _assemble(*turns, groups, num_groups, truncated)
 
 
 def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:
@@ -225,18 +211,47 @@ def _draw_responses(
     return drawn, num_cut / len(drawn)
 
 
+def _draw_turns(
+    config: TurnsConfig, prompt_tokens: I32, response_tokens: I32, *seed: str | int
+) -> tuple[I64, I32, I32, NDArray[np.float32]]:
+    """Return first_turn, input_tokens, output_tokens and delay_s of sequences with these prompts and responses."""
+    count = len(response_tokens)
+    num_turns = np.minimum(_draw_counts(config.num_turns, count, *seed, "turns"), response_tokens)
+    first_turn, drawn = np.zeros(count + 1, np.int64), int(num_turns.sum(dtype=np.int64))
+    inputs, outputs, delays = np.empty(drawn, np.int32), np.empty(drawn, np.int32), np.empty(drawn, np.float32)
+    observation, delay = generator(*seed, "observation"), generator(*seed, "delay")
+    chunk = max(_CHUNK * count // drawn, 1)
+    for begin in range(0, count, chunk):
+        some = slice(begin, begin + chunk)
+        size = int(num_turns[some].sum(dtype=np.int64))
+        split_into_turns(
+            prompt_tokens[some],
+            response_tokens[some],
+            num_turns[some],
+            _counts(_draw(config.observation_tokens, observation, size)),
+            _draw(config.delay_s, delay, size),
+            config.max_context_tokens,
+            first_turn[begin : begin + chunk + 1],
+            inputs,
+            outputs,
+            delays,
+        )
+    kept = int(first_turn[-1])
+    return first_turn, inputs[:kept], outputs[:kept], delays[:kept]
+
+
 def _draw_counts(length: Length, count: int, *stream: str | int) -> I32:
     """Return `count` whole numbers, at least 1."""
     drawn = np.empty(count, np.int32)
     source = generator(*stream)
     for begin in range(0, count, _CHUNK):
         end = min(begin + _CHUNK, count)
-        drawn[begin:end] = _counts(_cut(length, _natural(length, source.standard_normal(end - begin))))
+        drawn[begin:end] = _counts(_draw(length, source, end - begin))
     return drawn
 
 
-def _draw(length: Length, count: int, *stream: str | int) -> F64:
-    return _cut(length, _natural(length, generator(*stream).standard_normal(count)))
+def _draw(length: Length, source: np.random.Generator, count: int) -> F64:
+    return _cut(length, _natural(length, source.standard_normal(count)))
 
 
 def _counts(lengths: F64) -> F64:
