@@ -18,11 +18,16 @@ def set_next(state: RolloutState, r: int, time_s: float) -> None:
     """Set replica r's next event and replay its matches in the winner tree."""
     next_s, tree = state.next_s, state.tree
     next_s[r] = time_s
-    node = (next_s.shape[0] + r) >> 1
-    while node >= 1:
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = left if next_s[left] <= next_s[right] else right
+    node = next_s.shape[0] + r
+    best, best_s = r, time_s
+    while node > 1:
+        # Only the other side is loaded, and no match waits for the one below it to be stored.
+        other = tree[node ^ 1]
+        other_s = next_s[other]
+        wins = other_s < best_s or (other_s == best_s and other < best)
+        best, best_s = (other, other_s) if wins else (best, best_s)
         node >>= 1
+        tree[node] = best
 
 
 @private

@@ -224,9 +224,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
     _end_lonely_prefill(state, law, r)
     if 0 <= replica.join_step <= replica.step:
         join(state, law, r)
-    while replica.num_returns > 0 and state.returns_s[r, 0] <= replica.time_s:
-        slot = return_pop(state, r)
-        enqueue(state, r, slot)
+    _take_answers(state, r)
     if state.counters[0].num_orphans > 0:
         if replica.is_down == 1:
             wake_idle(state, replica.time_s)
@@ -252,6 +250,15 @@ def _end_lonely_prefill(state: RolloutState, law: StepLaw, r: int) -> None:
         replica.busy_s += seconds
         replica.time_s += seconds
         join(state, law, r)
+
+
+@private
+def _take_answers(state: RolloutState, r: int) -> None:
+    """Let the next turns of all trajectories whose tools have answered by now wait for a place."""
+    replica = state.replicas[r]
+    while replica.num_returns > 0 and state.returns_s[r, 0] <= replica.time_s:
+        slot = return_pop(state, r)
+        enqueue(state, r, slot)
 
 
 @private
@@ -325,7 +332,9 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
         last = min(last, replica.step + int(max(room, 0.0) / replica.growth) + 1)
     steps = last - replica.step
     seconds = _span(table, replica, steps, extra_s)
-    if answer_s < replica.time_s + seconds and steps > 1:
+    # An answer is an event only if it is admitted at once; otherwise it is taken, in order, at the next one.
+    admits = replica.num_running < limits.max_running and replica.queue_len == 0 and replica.join_step < 0
+    if admits and answer_s < replica.time_s + seconds and steps > 1:
         steps = _steps_to(table, replica, extra_s, answer_s, steps)
         seconds = _span(table, replica, steps, extra_s)
     replica.next_step = replica.step + steps
@@ -378,3 +387,4 @@ def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s:
         _event(state, table, law, r, False)
     else:
         _jump(replica, steps, replica.time_s + _span(table, replica, steps, extra_s))
+        _take_answers(state, r)

@@ -286,6 +286,12 @@ EXACT["preemption"] = replace(EXACT["preemption"], num_replicas=1)
 EXACT["preemption and abort"] = replace(EXACT["preemption"], sync="abort")
 EXACT["preemption and chunks"] = replace(EXACT["preemption"], chunk_tokens=64)
 EXACT["preemption and turns"] = replace(EXACT["preemption"], turns=True)
+# Answers that find no place are taken later by the jump, but before whatever else happens to the replica.
+CROWDED = replace(EXACT["turns"], max_running=3, chunk_tokens=64)
+EXACT["crowded turns, abort"] = replace(CROWDED, sync="abort", max_live=8)
+EXACT["crowded turns, restart"] = replace(CROWDED, sync="restart", chunk_tokens=0)
+EXACT["crowded turns, in pieces"] = replace(CROWDED, pieces=6, chunk_tokens=0)
+EXACT["preemption, turns and abort"] = replace(EXACT["preemption and turns"], sync="abort", max_live=12)
 
 
 @pytest.mark.parametrize("case", EXACT.values(), ids=EXACT)
