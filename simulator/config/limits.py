@@ -7,7 +7,7 @@ from pydantic import Field
 MAX_DRAFT_TOKENS = 16
 MAX_SEQUENCES_PER_STEP = 1_000_000
 MAX_SEQUENCES_PER_RUN = 20_000_000
-MAX_TURNS_PER_RUN = 100_000_000
+MAX_TURNS_PER_RUN = 200_000_000
 """Of all sequences together; a turn takes 12 bytes in each replication that runs at a time."""
 MAX_GPUS = 65_536
 MAX_TOKENS = 1_000_000

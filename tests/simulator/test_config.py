@@ -67,9 +67,9 @@ def test_a_run_is_limited_by_its_turns_too(tmp_path: Path) -> None:
     )
     assert made_up.scenario(tmp_path, turns, f"workload.prompts_per_step={MAX_TURNS_PER_RUN // (250 * 2 * 5)}")
     with pytest.raises(ScenarioError) as raised:
-        made_up.scenario(tmp_path, turns, "workload.prompts_per_step=50000")
+        made_up.scenario(tmp_path, turns, "workload.prompts_per_step=100000")
     assert str(raised.value).endswith(
-        ": workload.turns.num_turns: 250 on average x 500000 sequences = 125000000 turns, above the limit 100000000; "
+        ": workload.turns.num_turns: 250 on average x 1000000 sequences = 250000000 turns, above the limit 200000000; "
         "simulate fewer steps or fewer turns"
     )
 
