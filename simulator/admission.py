@@ -169,11 +169,9 @@ def enqueue(state: RolloutState, r: int, slot: int) -> None:
     """A tool has answered: the next turn waits for a place."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     record = state.slots[r * limits.max_live + slot]
-    observation = state.input_tokens[record.turn]
-    record.context_tokens += observation
-    cached = limits.keep_prefix and record.flush == replica.flushes
-    record.fresh_tokens = observation if cached else record.context_tokens
-    record.tokens_left = state.output_tokens[record.turn]
+    record.context_tokens += record.fresh_tokens
+    if not limits.keep_prefix or record.flush != replica.flushes:
+        record.fresh_tokens = record.context_tokens
     record.status = QUEUED
     _queue_back(state, r, slot)
     if replica.is_down == 1:

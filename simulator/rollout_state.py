@@ -42,7 +42,7 @@ SLOT_DTYPE = np.dtype(
         ("num_steps", "i8"),  # verify steps the stretch needs (jump only)
         ("tokens_left", "i8"),  # tokens the stretch must emit
         ("context_tokens", "i8"),  # KV tokens at the start of the stretch
-        ("fresh_tokens", "i8"),  # tokens to prefill before it can decode
+        ("fresh_tokens", "i8"),  # tokens to prefill before it can decode; at a tool: those of its answer
         ("draws", "i8"),  # random numbers used so far
         ("first_draw", "i8"),  # first one of the stretch, to draw its pieces again (jump, several pieces)
         ("order", "i8"),  # admission order in its replica; the latest is preempted first

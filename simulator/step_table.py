@@ -136,6 +136,15 @@ def steps_within(
 ) -> int:
     """Return the fewest steps (at least 1, at most `most`) that take `seconds` or longer."""
     low, high = 1, most
+    # Later steps take about as long as the first one, so a guess and its neighbour mostly leave nothing to halve.
+    first_s = span_seconds(table, batch, total_context, growth, 1, 0, level) + extra_s
+    guess = int(max(min(np.ceil(seconds / first_s), high), 1)) if first_s > 0.0 else high
+    for probe in (guess, guess - 1):
+        if low <= probe < high:
+            if span_seconds(table, batch, total_context, growth, probe, 0, level) + probe * extra_s >= seconds:
+                high = probe
+            else:
+                low = probe + 1
     while low < high:
         middle = (low + high) // 2
         if span_seconds(table, batch, total_context, growth, middle, 0, level) + middle * extra_s >= seconds:

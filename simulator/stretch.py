@@ -186,6 +186,9 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
     if record.turn < state.first_turn[record.sequence + 1]:
         record.status = TOOL
         record.flush = replica.flushes
+        # Read here, where the loads overlap, and not when the tool answers and the slot alone is at hand.
+        record.fresh_tokens = state.input_tokens[record.turn]
+        record.tokens_left = state.output_tokens[record.turn]
         return_push(state, r, slot, replica.time_s + state.delay_s[record.turn])
         return
     release(state, r, slot)
