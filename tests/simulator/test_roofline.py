@@ -297,7 +297,7 @@ def test_errors_on_measured_kernels_stay_within_the_printed_ones(operator: str, 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_trace_has_every_operation_and_says_where_it_comes_from(model: str) -> None:
     trace = roofline_trace(
-        load_architecture(model), H200, tp_size=8, max_draft_tokens=3, batches=(1, 32), contexts_tokens=(0, 4096)
+        load_architecture(model), H200, tp_size=4, max_draft_tokens=3, batches=(1, 32), contexts_tokens=(0, 4096)
     )
     lengths: dict[Operation, set[int]] = defaultdict(set)
     for row in trace.rows:
