@@ -133,6 +133,7 @@ def serve(comparison: Comparison) -> tuple[F64, int]:
         max_running=engine.max_num_seqs,
         max_live=engine.max_live,
         kv_tokens=float(engine.kv_blocks * BLOCK_TOKENS),
+        block_tokens=BLOCK_TOKENS,
         num_draft_tokens=0,
         num_classes=1,
         stream=np.uint64(0),

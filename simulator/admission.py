@@ -3,6 +3,7 @@
 import numpy as np
 
 from simulator.compiled import private
+from simulator.kvcache import kv_fits, whole_blocks
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import JOINING, QUEUED, RUNNING, Record, RolloutState
 from simulator.step_law import StepLaw
@@ -22,15 +23,16 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
         return  # one chunked prefill at a time, first come first served
     while limits.max_live > limits.max_running and _has_fresh(state, r):
         queue_fresh(state, r)  # first come, first served: whoever comes back from a tool later waits behind it
-    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
-    tokens, pairs, context = 0.0, 0.0, replica.context_tokens
+    most_tokens = (1.0 - _KV_WATERMARK) * limits.kv_tokens
+    tokens, pairs, taken = 0.0, 0.0, 0.0
     count = 0
     while replica.num_running + count < limits.max_running:
         empty = replica.num_running + count == 0
         if replica.queue_len > 0:
             slot = state.queue[r, replica.queue_head]
             record = state.slots[r * limits.max_live + slot]
-            if context + record.context_tokens > most_context and not empty:
+            needed = whole_blocks(limits, record.context_tokens)
+            if not empty and not kv_fits(state, r, taken + needed, most_tokens):
                 break
             replica.queue_head = (replica.queue_head + 1) % limits.max_live
             replica.queue_len -= 1
@@ -38,11 +40,12 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
             if not _has_fresh(state, r):
                 break
             prompt = state.input_tokens[state.first_turn[counters.next_sequence]]
-            if context + prompt > most_context and not empty:
+            needed = whole_blocks(limits, prompt)
+            if not empty and not kv_fits(state, r, taken + needed, most_tokens):
                 break
             slot = start(state, r)
             record = state.slots[r * limits.max_live + slot]
-        context += record.context_tokens
+        taken += needed
         tokens += record.fresh_tokens
         # A new token attends to the cached ones before it and, on average, to half of the new ones.
         pairs += record.fresh_tokens * (record.context_tokens - 0.5 * record.fresh_tokens)
@@ -85,8 +88,8 @@ def has_room(state: RolloutState, r: int) -> bool:
         return False
     else:
         context = np.int64(state.input_tokens[state.first_turn[counters.next_sequence]])
-    most_context = (1.0 - _KV_WATERMARK) * limits.kv_tokens
-    return replica.num_running == 0 or replica.context_tokens + context <= most_context
+    most_tokens = (1.0 - _KV_WATERMARK) * limits.kv_tokens
+    return replica.num_running == 0 or kv_fits(state, r, whole_blocks(limits, context), most_tokens)
 
 
 @private

@@ -21,6 +21,7 @@ COMPILED_FILES: Final = (
     "heaps.py",
     "interruption.py",
     "kernels.py",
+    "kvcache.py",
     "relocation.py",
     "removal.py",
     "rng.py",

@@ -288,6 +288,7 @@ def make_parts(
         trainer=inputs.trainer_of(name, noise.trainer),
         sync_s=inputs.sync_s(name) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
+        kv_block_tokens=scenario.engine.kv_block_tokens,
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
         crashes=replica_failures(scenario.failures, scenario.run.seed, replication),

@@ -3,6 +3,7 @@
 from simulator.admission import requeue_front
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_pop, heap_sift_down, heap_sift_up, return_pop
+from simulator.kvcache import kv_fits
 from simulator.rollout_state import JUMP, PER_STEP, QUEUED, RolloutState
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, prefill_seconds
@@ -96,7 +97,14 @@ def redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> N
 
 
 @private
-def preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
+def make_room(state: RolloutState, law: StepLaw, r: int) -> None:
+    """Preempt sequences until the rest fits into the KV cache, or only one is left: it may always run."""
+    while state.replicas[r].num_running > 1 and not kv_fits(state, r, 0.0, state.limits[0].kv_tokens):
+        _preempt_latest(state, law, r)
+
+
+@private
+def _preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
     """The KV cache is full: the latest sequence gives way and is prefilled again later (vLLM's recompute)."""
     limits, replica = state.limits[0], state.replicas[r]
     latest, place = -1, 0

@@ -4,12 +4,13 @@ import itertools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.config import FullyAsyncPolicy
 from simulator.errors import InvariantError
 from simulator.parts import Parts
 from simulator.rollout import RolloutSide
-from simulator.rollout_state import DISCARDED, FREE, TOOL
+from simulator.rollout_state import DISCARDED, FREE, PER_STEP, RUNNING, TOOL, RolloutState
 from simulator.run_log import RunLog
 
 _REPORT = "a defect of the simulator; please report the scenario"
@@ -18,7 +19,7 @@ _REPORT = "a defect of the simulator; please report the scenario"
 def check_run(
     parts: Parts, side: RolloutSide, log: RunLog, *, num_published: int, num_taken: int, num_dropped: int
 ) -> None:
-    """Raise InvariantError unless samples, tokens, time and versions of a finished run add up.
+    """Raise InvariantError unless samples, tokens, KV blocks, time and versions of a finished run add up.
 
     Args:
         parts: What the run was made of.
@@ -30,9 +31,53 @@ def check_run(
     """
     _check_samples(parts, side, num_taken, num_dropped)
     _check_tokens(side)
+    check_kv_cache(side.state)
     _check_time(parts, log)
     _check_versions(parts, side, log, num_published)
     _check_trained(parts, log, num_taken)
+
+
+def check_kv_cache(state: RolloutState) -> None:
+    """KV blocks allocated, counted sequence by sequence, + free = total, and free is never negative.
+
+    But for a sequence that runs alone: it always may. Holds after every event, not only at the end of a run. The jump
+    knows only how full blocks are on average, and so promises this of the average.
+    """
+    limits = state.limits[0]
+    context = _contexts_now(state)
+    running = context >= 0
+    block, lookahead = int(limits["block_tokens"]), int(limits["tokens_per_seq"]) - 1
+    with_lookahead = np.where(running, context + lookahead, 0.0)
+    if limits["mode"] == PER_STEP:
+        held = (np.ceil(with_lookahead / block) * block).sum(axis=1)
+    else:
+        held = with_lookahead.sum(axis=1) + running.sum(axis=1) * (block - 1) / 2
+    for r, replica in enumerate(state.replicas):
+        said, counted = float(replica["context_tokens"]), float(context[r][running[r]].sum())
+        free = float(limits["kv_tokens"]) - held[r]
+        if not math.isclose(said, counted, rel_tol=1e-9, abs_tol=1e-3):
+            raise InvariantError(
+                f"KV cache: replica {r} accounts for {said:g} tokens, but its sequences hold {counted:g}: {_REPORT}"
+            )
+        if running[r].sum() > 1 and free < -1e-3:
+            raise InvariantError(
+                f"KV cache: replica {r} holds {held[r] / block:g} blocks of {limits['kv_tokens'] / block:g}: {_REPORT}"
+            )
+
+
+def _contexts_now(state: RolloutState) -> NDArray[np.float64]:
+    """Return [replicas, slots]: KV tokens of each running sequence, -1 where none runs."""
+    shape = state.running.shape
+    slots, replicas = state.slots.reshape(shape), state.replicas[:, None]
+    if state.limits[0]["mode"] == PER_STEP:
+        left = np.zeros(shape, np.int64)
+        for r, replica in enumerate(state.replicas):
+            count = replica["num_running"]
+            left[r, state.running[r, :count]] = state.left[r, :count]
+        emitted = slots["tokens_left"] - left
+    else:
+        emitted = slots["growth"] * (replicas["step"] - slots["start_step"])
+    return np.where(slots["status"] == RUNNING, slots["context_tokens"] + emitted, -1.0)
 
 
 def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped: int) -> None:

@@ -5,9 +5,10 @@ jump draws at admission how many steps a sequence needs (`step_law`), keeps a he
 the step latency over the growing context between two changes (`step_table`). Tests hold them equal in law.
 
 Replicas meet only in the queue of fresh sequences, so events are processed in global time order through a winner tree.
-Two things are not the same to the last step, both only where the KV cache is full: the jump takes the context between
-two changes as growing evenly, and looks for a fresh sequence that fits only when its own replica changes. The same
-evenness holds where acceptance changes along the response: a sequence's context is then off between its two ends.
+Three things are not the same to the last step, all only where the KV cache is full: the jump takes the context between
+two changes as growing evenly, a sequence's last block as half empty (`kvcache`), and looks for a fresh sequence that
+fits only when its own replica changes. The same evenness holds where acceptance changes along the response: a
+sequence's context is then off between its two ends.
 Does not know trainers, buffers or why it is interrupted.
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, takes_fresh, wake
 from simulator.compiled import kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
-from simulator.interruption import abort_all, preempt_latest, recompute_all, redraw_all, restart_all
+from simulator.interruption import abort_all, make_room, recompute_all, redraw_all, restart_all
+from simulator.kvcache import held_tokens
 from simulator.relocation import adopt, relocate_all, wake_idle
 from simulator.removal import mark_not_started, mark_older, remove_marked
 from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
@@ -110,6 +112,7 @@ def weight_sync(
             abort_all(state, old_law, r, True)
         elif redraw:
             redraw_all(state, old_law, law, r)
+            make_room(state, law, r)
         if rule == RECOMPUTE:
             recompute_all(state, table, r)
         fill_batch(state, table, law, r)
@@ -230,8 +233,7 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
             wake_idle(state, replica.time_s)
         else:
             adopt(state, r)
-    while replica.context_tokens > state.limits[0].kv_tokens and replica.num_running > 1:
-        preempt_latest(state, law, r)
+    make_room(state, law, r)
     if replica.pull_s >= 0.0 and replica.num_live == 0:
         replica.sync_s += replica.pull_s
         replica.time_s += replica.pull_s
@@ -308,8 +310,9 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
         set_next(state, r, replica.time_s if has_room(state, r) else max(answer_s, replica.time_s))
         return
     replica.max_batch = max(replica.max_batch, replica.num_running)
-    if level_at(law, replica.num_running) != replica.level:
+    while level_at(law, replica.num_running) != replica.level:
         redraw_all(state, law, law, r)
+        make_room(state, law, r)
     context = replica.context_tokens / replica.num_running
     replica.segment = find_segment(table.knots, context, replica.segment)
     if limits.mode == PER_STEP:
@@ -327,7 +330,7 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     if replica.join_step >= 0:
         last = min(last, replica.join_step)
         extra_s = replica.chunk_s
-    room = limits.kv_tokens - replica.context_tokens
+    room = limits.kv_tokens - held_tokens(limits, replica)
     if replica.growth * (last - replica.step) > room and replica.num_running > 1:
         last = min(last, replica.step + int(max(room, 0.0) / replica.growth) + 1)
     steps = last - replica.step

@@ -7,7 +7,7 @@ from traces.hardware import Gpu
 
 
 def kv_capacity_tokens(scenario: Scenario, architecture: Architecture, gpu: Gpu, num_draft_tokens: int) -> int:
-    """Return the KV-cache capacity of one replica, tokens of context.
+    """Return the KV-cache capacity of one replica, tokens of context: a whole number of blocks.
 
     Memory x utilisation - weights - MTP layer - recurrent states of max_running_seqs sequences (1 + k slots each, as
     vLLM and SGLang keep them), over KV bytes per token. Activations are not counted. A model that was released without
@@ -18,7 +18,7 @@ def kv_capacity_tokens(scenario: Scenario, architecture: Architecture, gpu: Gpu,
     """
     engine, cluster = scenario.engine, scenario.cluster
     if engine.kv_cache_tokens is not None:
-        return engine.kv_cache_tokens
+        return engine.kv_cache_tokens // engine.kv_block_tokens * engine.kv_block_tokens
     precision = scenario.model.precision
     memory = cluster.tp_size * gpu.memory_bytes * engine.gpu_memory_utilization
     weights = architecture.weight_bytes(precision)
@@ -36,7 +36,7 @@ def kv_capacity_tokens(scenario: Scenario, architecture: Architecture, gpu: Gpu,
             f"{memory / 1e9:.0f} GB; raise cluster.tp_size or engine.gpu_memory_utilization, or lower "
             "engine.max_running_seqs"
         )
-    return int(left / per_token)
+    return int(left / per_token) // engine.kv_block_tokens * engine.kv_block_tokens
 
 
 def num_head_layers(architecture: Architecture) -> int:

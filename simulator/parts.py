@@ -38,6 +38,8 @@ class Parts:
     """Of one weight sync: until the replicas go on (blocking), of the transfer (overlapped), of each replica (pull)."""
     stream: np.uint64
     """Key of the acceptance draws."""
+    kv_block_tokens: int = 1
+    """KV is handed out in blocks of so many; 1: token by token."""
     slowness: tuple[float, ...] = ()
     """Factor of the first replicas' latencies; 1 for the rest."""
     num_helpers: int = 0

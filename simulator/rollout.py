@@ -80,6 +80,7 @@ class RolloutSide:
             max_running=parts.max_running,
             max_live=parts.max_live,
             kv_tokens=parts.kv_tokens,
+            block_tokens=parts.kv_block_tokens,
             num_draft_tokens=parts.num_draft_tokens,
             num_classes=parts.num_classes,
             stream=parts.stream,

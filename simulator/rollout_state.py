@@ -135,6 +135,7 @@ LIMITS_DTYPE = np.dtype(
         ("max_running", "i8"),
         ("max_live", "i8"),
         ("kv_tokens", "f8"),
+        ("block_tokens", "i8"),  # KV is handed out in blocks of so many
         ("chunk_tokens", "i8"),  # 0: prefill at once
         ("tokens_per_seq", "i8"),  # k + 1
         ("keep_prefix", "i8"),
@@ -207,6 +208,7 @@ def new_state(
     max_running: int,
     max_live: int,
     kv_tokens: float,
+    block_tokens: int = 1,
     num_draft_tokens: int,
     num_classes: int,
     stream: np.uint64,
@@ -230,6 +232,7 @@ def new_state(
         max_running,
         max_live,
         kv_tokens,
+        block_tokens,
         chunk_tokens,
         num_draft_tokens + 1,
         keep_prefix,

@@ -68,6 +68,9 @@ class EngineConfig(Strict):
     """Share of GPU memory the engine may use; what weights leave is KV cache."""
     kv_cache_tokens: PositiveInt | None = None
     """KV-cache capacity of a replica in tokens; None derives it from memory, weights and architecture."""
+    kv_block_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Tokens of a KV block, in which the cache is handed out. 16 is vLLM's default (`block_size`); SGLang's is 1
+    (`page_size`). vLLM raises it for models with recurrent states, e.g. to 528 for Qwen3.5-4B (vLLM issue 40696)."""
     chunked_prefill_tokens: Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None = None
     """Token budget of a step that mixes prefill with decoding; None prefills at once while decoding waits."""
     layer_overhead_s: Annotated[float, Field(ge=0, le=0.1)] = 0.0

@@ -28,6 +28,7 @@ class Case:
     max_running: int = 8
     max_live: int = 8
     kv_tokens: float = 1e9
+    block_tokens: int = 1
     chunk_tokens: int = 0
     num_classes: int = 1
     piece_from: tuple[int, ...] = (0,)
@@ -114,6 +115,7 @@ def state_of(case: Case, workload: Workload, mode: int, seed: str | int = 0) -> 
         max_running=case.max_running,
         max_live=case.max_live,
         kv_tokens=case.kv_tokens,
+        block_tokens=case.block_tokens,
         num_draft_tokens=case.k,
         num_classes=case.num_classes,
         stream=stream_key("rollouts", seed),

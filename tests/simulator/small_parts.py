@@ -58,6 +58,7 @@ class Small:
     swap_s: float = 0.0
     num_helpers: int = 0
     switch_s: float = 0.0
+    kv_block_tokens: int = 1
     seed: int = 0
 
     def parts(self) -> Parts:
@@ -91,6 +92,7 @@ class Small:
             law_of=lambda _: law,
             trainer=TrainerCost(self.train_s, self.train_s_per_token),
             sync_s=self.sync_s,
+            kv_block_tokens=self.kv_block_tokens,
             stream=stream_key("small", self.seed),
             sync_mode=self.sync_mode,
             swap_s=self.swap_s,

@@ -100,7 +100,7 @@ def parts_of(folder: Path, name: str, *overrides: str, noise: Noise | None = Non
         ),
         (
             ["engine.kv_cache_tokens=500"],
-            "engine.kv_cache_tokens: the KV cache of a replica holds 500 tokens (arm baseline), but the longest seq",
+            "engine.kv_cache_tokens: the KV cache of a replica holds 496 tokens (arm baseline), but the longest seq",
         ),
         (
             ["engine.gpu_memory_utilization=0.001"],

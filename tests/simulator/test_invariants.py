@@ -1,11 +1,15 @@
 """A run whose books do not balance is not reported."""
 
+import numpy as np
 import pytest
 
 from simulator.cluster import Run
 from simulator.errors import InvariantError
-from simulator.invariants import check_run
+from simulator.invariants import check_kv_cache, check_run
+from simulator.kernels import advance, submit
 from simulator.policies.fully_async import fully_async as life_of
+from simulator.rollout_state import JUMP, PER_STEP
+from tests.simulator.rollouts import Case, Play
 from tests.simulator.small_parts import SPREAD, Small, fully_async
 
 
@@ -55,6 +59,23 @@ def test_lost_time_is_found_on_either_side() -> None:
     run.log.steps[-1].totals = run.side.totals(run.now_s)
     with pytest.raises(InvariantError, match=r"^time: the run takes .* its rollout side accounts for"):
         check(run)
+
+
+@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+def test_kv_blocks_that_nobody_holds_or_that_are_not_there_are_found(mode: int) -> None:
+    played = Play(Case(kv_tokens=1600.0, block_tokens=16), 0, mode)
+    state = played.state
+    submit(state, played.table, played.laws[0], 96, 0.0)
+    advance(state, played.table, played.laws[0], 0.3, 1 << 40)
+    assert np.all(state.replicas["num_running"] > 1)
+    check_kv_cache(state)
+    state.replicas["context_tokens"][1] += 1
+    with pytest.raises(InvariantError, match=r"^KV cache: replica 1 accounts for \d+\.?\d* tokens, but its sequences "):
+        check_kv_cache(state)
+    state.replicas["context_tokens"][1] -= 1
+    state.limits["kv_tokens"] = 800.0
+    with pytest.raises(InvariantError, match=r"^KV cache: replica 0 holds \d+\.?\d* blocks of 50: "):
+        check_kv_cache(state)
 
 
 def test_versions_that_go_back_and_staleness_beyond_its_limit_are_found() -> None:
