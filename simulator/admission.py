@@ -4,6 +4,7 @@ import numpy as np
 
 from simulator.compiled import private
 from simulator.kvcache import kv_fits, whole_blocks
+from simulator.prefix_cache import held_prompt, hold_prompt, share_prompt
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import JOINING, QUEUED, RUNNING, Record, RolloutState
 from simulator.step_law import StepLaw
@@ -31,7 +32,7 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
         if replica.queue_len > 0:
             slot = state.queue[r, replica.queue_head]
             record = state.slots[r * limits.max_live + slot]
-            needed = whole_blocks(limits, record.context_tokens)
+            needed = whole_blocks(limits, record.context_tokens) - held_prompt(state, r, record.sequence)
             if not empty and not kv_fits(state, r, taken + needed, most_tokens):
                 break
             replica.queue_head = (replica.queue_head + 1) % limits.max_live
@@ -40,12 +41,13 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
             if not _has_fresh(state, r):
                 break
             prompt = state.input_tokens[state.first_turn[counters.next_sequence]]
-            needed = whole_blocks(limits, prompt)
+            needed = whole_blocks(limits, prompt) - held_prompt(state, r, counters.next_sequence)
             if not empty and not kv_fits(state, r, taken + needed, most_tokens):
                 break
             slot = start(state, r)
             record = state.slots[r * limits.max_live + slot]
         taken += needed
+        _use_prompt(state, r, record)
         tokens += record.fresh_tokens
         # A new token attends to the cached ones before it and, on average, to half of the new ones.
         pairs += record.fresh_tokens * (record.context_tokens - 0.5 * record.fresh_tokens)
@@ -77,19 +79,35 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
 
 
 @private
+def _use_prompt(state: RolloutState, r: int, record: Record) -> None:
+    """Hold the group's prompt; what of it is cached need not be prefilled by a sequence without KV of its own."""
+    replica = state.replicas[r]
+    found = hold_prompt(state, r, record)
+    if found > 0 and record.fresh_tokens == record.context_tokens:
+        record.fresh_tokens -= found
+        replica.prefix_hit_tokens += found
+        replica.recomputed_tokens -= min(found, record.lost_tokens)
+    record.lost_tokens = 0
+
+
+@private
 def has_room(state: RolloutState, r: int) -> bool:
     """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
     if replica.join_step >= 0 or replica.num_running >= limits.max_running or replica.is_down == 1:
         return False
     if replica.queue_len > 0:
-        context = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]].context_tokens
+        record = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]]
+        context, sequence = record.context_tokens, record.sequence
     elif not _has_fresh(state, r):
         return False
     else:
-        context = np.int64(state.input_tokens[state.first_turn[counters.next_sequence]])
+        sequence = counters.next_sequence
+        context = np.int64(state.input_tokens[state.first_turn[sequence]])
     most_tokens = (1.0 - _KV_WATERMARK) * limits.kv_tokens
-    return replica.num_running == 0 or kv_fits(state, r, whole_blocks(limits, context), most_tokens)
+    if replica.num_running == 0:
+        return True
+    return kv_fits(state, r, whole_blocks(limits, context) - held_prompt(state, r, sequence), most_tokens)
 
 
 @private
@@ -138,6 +156,7 @@ def start(state: RolloutState, r: int) -> int:
     record.tokens_left = state.output_tokens[record.turn]
     record.started_s = replica.time_s
     record.version, record.restarts = counters.version, 0
+    record.lost_tokens = 0
     record.cls = 0
     if limits.num_classes > 1:
         record.cls = int(uniform(mix(record.key), _CLASS_DRAW) * limits.num_classes)
@@ -164,6 +183,7 @@ def join(state: RolloutState, law: StepLaw, r: int) -> None:
         record.tokens_left -= 1
         replica.first_tokens += 1
         replica.context_tokens += record.context_tokens
+        share_prompt(state, r, record)
         begin_stretch(state, law, r, slot)
 
 
@@ -197,6 +217,7 @@ def requeue_front(state: RolloutState, r: int, slot: int, recomputed: bool) -> N
     record.fresh_tokens = record.context_tokens
     record.status = QUEUED
     if recomputed:
+        record.lost_tokens = record.fresh_tokens
         replica.recomputed_tokens += record.fresh_tokens
     replica.queue_head = (replica.queue_head - 1) % limits.max_live
     state.queue[r, replica.queue_head] = slot

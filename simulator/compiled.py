@@ -22,6 +22,7 @@ COMPILED_FILES: Final = (
     "interruption.py",
     "kernels.py",
     "kvcache.py",
+    "prefix_cache.py",
     "relocation.py",
     "removal.py",
     "rng.py",

@@ -289,6 +289,7 @@ def make_parts(
         sync_s=inputs.sync_s(name) * noise.weight_sync,
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         kv_block_tokens=scenario.engine.kv_block_tokens,
+        share_prompts=scenario.engine.group_prefix == "shared",
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
         crashes=replica_failures(scenario.failures, scenario.run.seed, replication),

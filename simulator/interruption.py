@@ -4,6 +4,7 @@ from simulator.admission import requeue_front
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_pop, heap_sift_down, heap_sift_up, return_pop
 from simulator.kvcache import kv_fits
+from simulator.prefix_cache import forget_prompts, release_prompt
 from simulator.rollout_state import JUMP, PER_STEP, QUEUED, RolloutState
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, prefill_seconds
@@ -16,10 +17,12 @@ def abort_all(state: RolloutState, law: StepLaw, r: int, resume: bool) -> None:
     limits, replica = state.limits[0], state.replicas[r]
     _flush(state, r)
     for i in range(replica.num_joining - 1, -1, -1):
+        release_prompt(state, r, state.slots[r * limits.max_live + state.cohort[r, i]], False)
         requeue_front(state, r, state.cohort[r, i], False)
     heap, count = state.running[r], replica.num_running
     for i in range(count):
         slot = cut_stretch(state, law, r, i)
+        release_prompt(state, r, state.slots[r * limits.max_live + slot], True)
         heap[i] = -state.slots[r * limits.max_live + slot].order << SLOT_BITS | slot
     for i in range(count // 2 - 1, -1, -1):
         heap_sift_down(heap, i, count)
@@ -28,6 +31,7 @@ def abort_all(state: RolloutState, law: StepLaw, r: int, resume: bool) -> None:
     replica.aborts += replica.num_running + replica.num_joining
     replica.num_running, replica.num_joining, replica.join_step = 0, 0, -1
     replica.context_tokens, replica.growth = 0.0, 0.0
+    forget_prompts(replica)
 
 
 @private
@@ -51,6 +55,7 @@ def recompute_all(state: RolloutState, table: StepTable, r: int) -> None:
     """Compute the KV cache of every running sequence again, at once, before any goes on."""
     limits, replica = state.limits[0], state.replicas[r]
     _flush(state, r)
+    forget_prompts(replica)
     tokens, pairs = 0.0, 0.0
     for i in range(replica.num_running):
         record = state.slots[r * limits.max_live + (state.running[r, i] & SLOT_MASK)]
@@ -61,6 +66,11 @@ def recompute_all(state: RolloutState, table: StepTable, r: int) -> None:
             context += record.growth * (replica.step - record.start_step)
         tokens += context
         pairs += 0.5 * context * context
+        if record.prefix >= 0:  # each of those who share a prompt pays its part of it
+            prefix = state.prefixes[r * limits.prefix_places + record.prefix]
+            spared = prefix.tokens * (1.0 - 1.0 / prefix.running)
+            tokens -= spared
+            pairs -= 0.5 * spared * prefix.tokens
     if replica.num_running == 0:
         return
     seconds = (prefill_seconds(table, tokens) + pairs * table.attention_s_per_token2) * replica.slowness
@@ -113,6 +123,8 @@ def _preempt_latest(state: RolloutState, law: StepLaw, r: int) -> None:
         if record.order > latest:
             latest, place = record.order, i
     slot = cut_stretch(state, law, r, place)
+    release_prompt(state, r, state.slots[r * limits.max_live + slot], True)
+    forget_prompts(replica)
     replica.num_running -= 1
     move_last_to(state, r, place)
     if limits.mode == JUMP and place < replica.num_running:
@@ -156,6 +168,7 @@ def _begin_again(state: RolloutState, r: int, slot: int) -> None:
         counters.max_restarts = max(counters.max_restarts, record.restarts)
         counters.restarted_tokens += emitted
         replica.recomputed_tokens += read
+        record.lost_tokens = read
     record.version = counters.version
     record.turn = first
     record.context_tokens = state.input_tokens[first]

@@ -52,12 +52,19 @@ def check_kv_cache(state: RolloutState) -> None:
         held = (np.ceil(with_lookahead / block) * block).sum(axis=1)
     else:
         held = with_lookahead.sum(axis=1) + running.sum(axis=1) * (block - 1) / 2
+    shared = _shared_now(state, running)
+    held -= shared
     for r, replica in enumerate(state.replicas):
         said, counted = float(replica["context_tokens"]), float(context[r][running[r]].sum())
         free = float(limits["kv_tokens"]) - held[r]
         if not math.isclose(said, counted, rel_tol=1e-9, abs_tol=1e-3):
             raise InvariantError(
                 f"KV cache: replica {r} accounts for {said:g} tokens, but its sequences hold {counted:g}: {_REPORT}"
+            )
+        if replica["shared_tokens"] != shared[r]:
+            raise InvariantError(
+                f"KV cache: replica {r} accounts for {replica['shared_tokens']:g} shared tokens, but its sequences "
+                f"share {shared[r]:g}: {_REPORT}"
             )
         if running[r].sum() > 1 and free < -1e-3:
             raise InvariantError(
@@ -78,6 +85,19 @@ def _contexts_now(state: RolloutState) -> NDArray[np.float64]:
     else:
         emitted = slots["growth"] * (replicas["step"] - slots["start_step"])
     return np.where(slots["status"] == RUNNING, slots["context_tokens"] + emitted, -1.0)
+
+
+def _shared_now(state: RolloutState, running: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return [replicas]: prompt tokens that more than one running sequence uses, all but one of them."""
+    shared = np.zeros(len(running))
+    places = int(state.limits[0]["prefix_places"])
+    if places == 0:
+        return shared
+    held = state.slots["prefix"].reshape(running.shape)
+    for r, tokens in enumerate(state.prefixes["tokens"].reshape(-1, places)):
+        users = np.bincount(held[r][running[r] & (held[r] >= 0)], minlength=places)
+        shared[r] = float((np.maximum(users - 1, 0) * tokens).sum())
+    return shared
 
 
 def _check_samples(parts: Parts, side: RolloutSide, num_taken: int, num_dropped: int) -> None:

@@ -21,9 +21,9 @@ def whole_blocks(limits: Record, context_tokens: int) -> float:
 
 @private
 def held_tokens(limits: Record, replica: Record) -> float:
-    """Return the KV tokens that running sequences hold, last blocks half empty."""
+    """Return the KV tokens that running sequences hold, last blocks half empty, shared prompts once."""
     each = limits.tokens_per_seq - 1 + 0.5 * (limits.block_tokens - 1)
-    return replica.context_tokens + each * replica.num_running
+    return replica.context_tokens - replica.shared_tokens + each * replica.num_running
 
 
 @private

@@ -40,6 +40,8 @@ class Parts:
     """Key of the acceptance draws."""
     kv_block_tokens: int = 1
     """KV is handed out in blocks of so many; 1: token by token."""
+    share_prompts: bool = False
+    """Whether the responses of a group on one replica share the KV of their prompt."""
     slowness: tuple[float, ...] = ()
     """Factor of the first replicas' latencies; 1 for the rest."""
     num_helpers: int = 0

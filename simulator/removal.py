@@ -3,6 +3,7 @@
 from simulator.compiled import private
 from simulator.heaps import SLOT_MASK, heap_sift_down, return_push
 from simulator.interruption import recount
+from simulator.prefix_cache import release_prompt
 from simulator.rollout_state import DISCARDED, FREE, JUMP, TOOL, RolloutState
 from simulator.step_law import StepLaw
 from simulator.stretch import cut_stretch, release
@@ -49,6 +50,7 @@ def remove_marked(state: RolloutState, law: StepLaw, r: int) -> None:
         slot = state.running[r, i] & SLOT_MASK
         if _is_marked(state, r, slot):
             cut_stretch(state, law, r, i)
+            release_prompt(state, r, state.slots[r * limits.max_live + slot], True)
             _throw_away(state, r, slot)
         else:
             place = replica.num_running
@@ -64,6 +66,7 @@ def remove_marked(state: RolloutState, law: StepLaw, r: int) -> None:
     for i in range(count):
         slot = state.cohort[r, i]
         if _is_marked(state, r, slot):
+            release_prompt(state, r, state.slots[r * limits.max_live + slot], False)
             _throw_away(state, r, slot)
         else:
             state.cohort[r, replica.num_joining] = slot

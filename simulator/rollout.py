@@ -46,6 +46,8 @@ class RolloutTotals:
     first_tokens: float
     """Tokens emitted by prefills."""
     prefill_tokens: float
+    prefix_hit_tokens: float
+    """Tokens of prompts found in the cache because another response of the group had brought them there."""
     recomputed_tokens: float
     preemptions: int
     aborts: int
@@ -86,6 +88,7 @@ class RolloutSide:
             stream=parts.stream,
             chunk_tokens=parts.chunk_tokens,
             keep_prefix=parts.keep_prefix,
+            share_prompts=parts.share_prompts,
             mode=mode,
             record_finish=record_finish,
             slowness=parts.slowness,
@@ -233,6 +236,7 @@ class RolloutSide:
             stretch_tokens=float(replicas["stretch_tokens"].sum()),
             first_tokens=float(replicas["first_tokens"].sum()),
             prefill_tokens=float(replicas["prefill_tokens"].sum()),
+            prefix_hit_tokens=float(replicas["prefix_hit_tokens"].sum()),
             recomputed_tokens=float(replicas["recomputed_tokens"].sum()),
             preemptions=int(replicas["preemptions"].sum()),
             aborts=int(replicas["aborts"].sum()),

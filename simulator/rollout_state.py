@@ -53,6 +53,8 @@ SLOT_DTYPE = np.dtype(
         ("flush", "i8"),  # how often the KV cache had been emptied when its tool call began
         ("version", "i4"),  # policy version with which it began, or began again
         ("restarts", "i4"),  # how often it began again
+        ("prefix", "i4"),  # place of the prompt that it holds together with its group; -1 none
+        ("lost_tokens", "i4"),  # of what it has to prefill: had been computed before
     ]
 )
 
@@ -66,6 +68,7 @@ REPLICA_DTYPE = np.dtype(
         ("num_live", "i8"),  # slots in use, tool calls included
         ("context_tokens", "f8"),  # KV tokens of all running sequences
         ("growth", "f8"),  # tokens per step added to it
+        ("shared_tokens", "f8"),  # of them, in the KV cache once for several
         ("level", "i8"),  # number of draft tokens in use, as an index of the law's levels
         ("segment", "i8"),  # context knot interval last used
         ("join_step", "i8"),  # step at which the chunked prefill in progress ends; -1 none
@@ -78,6 +81,7 @@ REPLICA_DTYPE = np.dtype(
         ("admissions", "i8"),
         ("flushes", "i8"),
         ("pull_s", "f8"),  # it gets weights for so long when its last sequence has ended; below 0: none to get
+        ("prefix_epoch", "i8"),  # how often prompts that nobody held were forgotten
         ("idle", "i8"),
         ("idle_since_s", "f8"),
         ("busy_s", "f8"),
@@ -92,12 +96,23 @@ REPLICA_DTYPE = np.dtype(
         ("stretch_tokens", "f8"),  # tokens emitted in them
         ("first_tokens", "f8"),  # tokens emitted by a prefill
         ("prefill_tokens", "f8"),
+        ("prefix_hit_tokens", "f8"),  # of prompts, found in the cache instead of prefilled
         ("recomputed_tokens", "f8"),  # prefilled again after an abort or a preemption
         ("preemptions", "i8"),
         ("aborts", "i8"),
         ("max_batch", "i8"),
     ],
     align=True,
+)
+
+PREFIX_DTYPE = np.dtype(
+    [
+        ("group", "i8"),
+        ("tokens", "i8"),
+        ("holders", "i8"),  # sequences whose KV it is part of, those being prefilled included
+        ("running", "i8"),  # of them
+        ("epoch", "i8"),  # of the replica, when it was last held
+    ]
 )
 
 COUNTERS_DTYPE = np.dtype(
@@ -139,6 +154,7 @@ LIMITS_DTYPE = np.dtype(
         ("chunk_tokens", "i8"),  # 0: prefill at once
         ("tokens_per_seq", "i8"),  # k + 1
         ("keep_prefix", "i8"),
+        ("prefix_places", "i8"),  # per replica, a power of two; 0: groups do not share their prompt
         ("num_classes", "i8"),
         ("num_pieces", "i8"),  # of a response, each with its own acceptance
         ("record_finish", "i8"),
@@ -154,6 +170,8 @@ class RolloutState(NamedTuple):
     counters: Records
     replicas: Records
     slots: Records
+    prefixes: Records
+    """[replicas x places]: prompts in the KV cache that groups share."""
     running: I64
     """[replicas, slots]: heap of (finish step, slot) when jumping, plain list of slots per step."""
     left: I64
@@ -214,6 +232,7 @@ def new_state(
     stream: np.uint64,
     chunk_tokens: int = 0,
     keep_prefix: bool = True,
+    share_prompts: bool = False,
     mode: int = JUMP,
     record_finish: bool = False,
     slowness: Sequence[float] = (),
@@ -223,6 +242,7 @@ def new_state(
 ) -> RolloutState:
     """Return an idle rollout side at time 0 with nothing submitted; the last `num_helpers` replicas are down."""
     num_replicas += num_helpers
+    places = _power_of_two(2 * max_live) if share_prompts else 0
     limits = np.zeros(1, LIMITS_DTYPE)
     counters = np.zeros(1, COUNTERS_DTYPE)
     counters["stop_filtered"] = NEVER
@@ -236,6 +256,7 @@ def new_state(
         chunk_tokens,
         num_draft_tokens + 1,
         keep_prefix,
+        places,
         num_classes,
         len(piece_from),
         record_finish,
@@ -249,9 +270,11 @@ def new_state(
     replicas["num_free"] = max_live
     replicas["slowness"] = 1.0
     replicas["slowness"][: len(slowness)] = slowness
-    width = 1
-    while width < num_replicas:
-        width *= 2
+    slots = np.zeros(num_replicas * max_live, SLOT_DTYPE)
+    slots["prefix"] = -1
+    prefixes = np.zeros(num_replicas * places, PREFIX_DTYPE)
+    prefixes["group"] = -1
+    width = _power_of_two(num_replicas)
     tree = np.zeros(2 * width, np.int64)
     tree[width:] = np.arange(width)
     for node in range(width - 1, 0, -1):
@@ -261,7 +284,8 @@ def new_state(
         limits=limits,
         counters=counters,
         replicas=replicas,
-        slots=np.zeros(num_replicas * max_live, SLOT_DTYPE),
+        slots=slots,
+        prefixes=prefixes,
         running=np.zeros(shape, np.int64),
         left=np.zeros(shape, np.int64),
         stretch_key=np.zeros(shape, np.uint64),
@@ -298,3 +322,8 @@ def _emitted_before(workload: Workload) -> I64:
     before = np.cumsum(outputs) - outputs
     first = workload.first_turn[:-1]
     return before - before[first].repeat(np.diff(workload.first_turn))
+
+
+def _power_of_two(least: int) -> int:
+    """Return the smallest power of two that is not below `least`."""
+    return 1 << (least - 1).bit_length()

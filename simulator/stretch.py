@@ -11,6 +11,7 @@ import numpy as np
 
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_push, return_push
+from simulator.prefix_cache import release_prompt
 from simulator.rng import mix, uniform
 from simulator.rollout_state import FREE, PER_STEP, TOOL, Record, RolloutState
 from simulator.step_law import PARTIAL_DRAWS, StepLaw, draw_partial_tokens, draw_steps, draw_until
@@ -180,6 +181,7 @@ def end_stretch(state: RolloutState, r: int, slot: int) -> None:
     replica.stretch_steps += replica.step - record.start_step
     replica.growth -= record.growth
     replica.context_tokens -= record.context_tokens
+    release_prompt(state, r, record, True)
     if replica.num_running == 0:
         replica.context_tokens, replica.growth = 0.0, 0.0
     record.turn += 1

@@ -77,3 +77,6 @@ class EngineConfig(Strict):
     """Seconds per decoder layer and pass beyond the latency source, e.g. kernel launches without CUDA graphs."""
     prefix_cache: Literal["kept", "lost"] = "kept"
     """Whether the KV of earlier turns survives a tool call."""
+    group_prefix: Literal["shared", "computed"] = "computed"
+    """Whether the responses of a group that run on the same replica share its prompt: prefilled once, held once, in
+    whole blocks (prefix caching); or compute it each for itself."""

@@ -35,6 +35,7 @@ class Case:
     """Tokens of a response at which acceptance changes."""
     turns: bool = False
     keep_prefix: bool = True
+    share_prompts: bool = False
     pieces: int = 1
     """Times at which sequences are submitted."""
     sync: str = ""
@@ -121,6 +122,7 @@ def state_of(case: Case, workload: Workload, mode: int, seed: str | int = 0) -> 
         stream=stream_key("rollouts", seed),
         chunk_tokens=case.chunk_tokens,
         keep_prefix=case.keep_prefix,
+        share_prompts=case.share_prompts,
         mode=mode,
         record_finish=True,
         piece_from=case.piece_from,

@@ -53,6 +53,7 @@ class Small:
     pmf: tuple[float, ...] = (1.0,)
     """P(a step emits 1, 2, .. tokens)."""
     kv_tokens: float = 1e9
+    share_prompts: bool = False
     useful_fraction: float | None = None
     sync_mode: SyncMode = "blocking"
     swap_s: float = 0.0
@@ -93,6 +94,7 @@ class Small:
             trainer=TrainerCost(self.train_s, self.train_s_per_token),
             sync_s=self.sync_s,
             kv_block_tokens=self.kv_block_tokens,
+            share_prompts=self.share_prompts,
             stream=stream_key("small", self.seed),
             sync_mode=self.sync_mode,
             swap_s=self.swap_s,

@@ -116,6 +116,7 @@ def test_the_trainers_gpus_halve_a_generation_that_has_no_places(mode: int) -> N
 @pytest.mark.parametrize("in_flight", ["wait", "abort_resume", "restart", "in_place", "in_place_recompute"])
 def test_time_and_samples_add_up_in_an_elastic_cluster(in_flight: str, mode: int) -> None:
     small = Small(fully_async(1, in_flight), SPREAD, pmf=ACCEPTS, num_steps=12, train_s=0.1, max_running=2)
+    small = small.but(kv_block_tokens=16, share_prompts=True)
     run = finished(small.but(num_helpers=2, switch_s=0.05), mode)
     totals = run.log.steps[-1].totals
     assert totals.away_s > 0.0 == totals.down_s

@@ -126,11 +126,12 @@ def test_redundant_groups_cut_the_tail(policy: type[SynchronousPolicy | OneStepO
 
 
 @each_mode
-@pytest.mark.parametrize("kv_tokens", [1e9, 3000.0])
-def test_what_is_thrown_away_is_counted_to_the_token(mode: int, kv_tokens: float) -> None:
+@pytest.mark.parametrize(("kv_tokens", "share_prompts"), [(1e9, False), (3200.0, False), (3200.0, True)])
+def test_what_is_thrown_away_is_counted_to_the_token(mode: int, kv_tokens: float, share_prompts: bool) -> None:
     """`check_run` holds the books; here is what they hold."""
     policy = SynchronousPolicy(oversampling=2.0)
     small = Small(policy, TAIL, pmf=ACCEPTS, num_steps=6, kv_tokens=kv_tokens, train_s=0.1)
+    small = small.but(kv_block_tokens=16, share_prompts=share_prompts)
     run_cluster(small.parts(), mode=mode)
     run = finished(small, mode)
     counters, workload = run.side.state.counters[0], run.parts.workload

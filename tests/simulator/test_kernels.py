@@ -46,6 +46,10 @@ CASES = {
     "chunked prefill": Case(chunk_tokens=64),
     "preemption": Case(kv_tokens=1200.0),
     "preemption in blocks": Case(kv_tokens=1600.0, block_tokens=16),
+    "shared prompts": Case(share_prompts=True, num_replicas=1),
+    "shared prompts, preemption": Case(share_prompts=True, num_replicas=1, kv_tokens=1200.0),
+    "shared prompts, chunked prefill": Case(share_prompts=True, chunk_tokens=64, block_tokens=16),
+    "shared prompts, turns, abort": Case(share_prompts=True, num_replicas=1, turns=True, sync="abort", max_live=12),
     "submitted in pieces": Case(num_replicas=4, pieces=6),
     "abort": Case(sync="abort"),
     "in place, new law": Case(sync="in_place"),
@@ -92,8 +96,11 @@ def test_what_goes_in_comes_out_once(case: Case, mode: int) -> None:
 def test_prefilled_tokens_are_the_inputs_and_what_was_lost(case: Case, mode: int) -> None:
     played = Play(case, 1, mode).run()
     inputs = played.workload.input_tokens.sum()
-    prefilled, recomputed = total(played.state, "prefill_tokens"), total(played.state, "recomputed_tokens")
-    if case.turns or (case.sync == "abort" and case.chunk_tokens):  # caches between turns and chunks in progress too
+    prefilled = total(played.state, "prefill_tokens", "prefix_hit_tokens")
+    recomputed = total(played.state, "recomputed_tokens")
+    found_again = case.share_prompts and total(played.state, "preemptions", "aborts") > 0
+    # Lost besides what was running: caches between turns, and chunks in progress.
+    if case.turns or (case.sync == "abort" and case.chunk_tokens) or found_again:
         assert prefilled >= inputs + recomputed
     else:
         assert prefilled == inputs + recomputed
