@@ -5,7 +5,7 @@ Does not know why the replica goes down, or what is left of a sequence's tokens.
 
 from simulator.compiled import private
 from simulator.heaps import return_push, set_next
-from simulator.rollout_state import FREE, RolloutState
+from simulator.rollout_state import FREE, QUEUED, RolloutState
 
 
 @private
@@ -77,8 +77,9 @@ def _move(state: RolloutState, r: int, slot: int, target: int) -> int:
     place = state.free[target, other.num_free]
     state.slots[target * limits.max_live + place] = state.slots[r * limits.max_live + slot]
     record = state.slots[target * limits.max_live + place]
-    record.fresh_tokens = record.context_tokens
-    record.flush = -1
+    if record.status == QUEUED:
+        record.fresh_tokens = record.context_tokens
+    record.flush = -1  # one at a tool finds nothing cached when it comes back
     other.num_live += 1
     state.slots[r * limits.max_live + slot].status = FREE
     state.free[r, replica.num_free] = slot

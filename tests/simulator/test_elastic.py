@@ -49,6 +49,28 @@ def test_a_sequence_goes_on_elsewhere_with_what_is_left_of_it(rule: int, tokens_
 
 
 @each_mode
+@pytest.mark.parametrize(("rule", "again"), [(ABORT, 14), (RESTART, 10)], ids=["abort", "restart"])
+def test_a_trajectory_at_a_tool_comes_back_to_another_replica(rule: int, again: int, mode: int) -> None:
+    """Nothing of it is cached there: 14 tokens of its first turn, or its prompt of 10, and then 20 observed ones."""
+    workload = replace(
+        workload_from([10], [15]),
+        first_turn=np.array([0, 2]),
+        input_tokens=np.array([10, 20], np.int32),
+        output_tokens=np.array([5, 10], np.int32),
+        delay_s=np.array([0.0, 100.0], np.float32),
+    )
+    state = state_of(Case(k=0, num_replicas=2), workload, mode)
+    submit(state, TABLE, PLAIN, 1, 0.0)
+    advance(state, TABLE, PLAIN, 50.0, ALL)
+    take_down(state, TABLE, PLAIN, 0, 1, 50.0, rule)
+    advance(state, TABLE, PLAIN, np.inf, ALL)
+    first_s = 1.0 + 4 * 0.25
+    begun_s = first_s + 100.0 if rule == ABORT else 50.0 + first_s + 100.0
+    assert state.finish_s[0] == begun_s + 1.0 + 9 * 0.25
+    assert state.replicas["prefill_tokens"].tolist() == [10, again + 20]
+
+
+@each_mode
 @pytest.mark.parametrize("back_s", [5.0, 20.0])
 def test_what_finds_no_place_waits_for_one_or_for_its_replica(back_s: float, mode: int) -> None:
     state = state_of(Case(k=0, num_replicas=2, max_running=1, max_live=1), workload_from([10, 10], [41, 41]), mode)
