@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SCENARIO ?= bebop-reasoning
 PYTEST_ARGS ?=
+# torch for the profiler's tests: the build without CUDA, which is a tenth of the size. TORCH= leaves it out.
+TORCH ?= torch==2.13.0+cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,4 +45,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'setting up $(VENV), about a minute' >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dashboard,dev]'
+	@test -z '$(TORCH)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt nvidia-ml-py '$(TORCH)' 2>$(VENV)/torch.log || echo "no $(TORCH) where pip looks ($(VENV)/torch.log): the profiler's tests will skip; name another: make TORCH=torch $(MAKECMDGOALS)" >&2
 	@touch $@

@@ -1,0 +1,1 @@
+"""Decoders of real shapes with random weights, built from an architecture."""
