@@ -3,7 +3,8 @@
 ProfilerError               base; the message is one line: value, limit, next step
 |- UsageError               options that contradict each other or lie outside their range
 |- UnsupportedModelError    the source cannot price the request: model, GPU or parallel layout
-`- MissingPackageError      an optional package that the source needs is not installed
+|- MissingPackageError      an optional package that the source needs is not installed
+`- DeviceError              this machine cannot measure it: no GPU, another process, no memory, a broken clock
 """
 
 
@@ -23,5 +24,11 @@ class UnsupportedModelError(ProfilerError):
 
 class MissingPackageError(ProfilerError):
     """An optional package is not installed."""
+
+    exit_code = 5
+
+
+class DeviceError(ProfilerError):
+    """The machine cannot measure what was asked."""
 
     exit_code = 5

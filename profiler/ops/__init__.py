@@ -1,0 +1,1 @@
+"""The measured operations of a speculative step, a trainer and a weight sync."""

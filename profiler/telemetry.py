@@ -1,0 +1,78 @@
+"""Telemetry: clocks and power of a GPU at the moment of a sample, through NVML. Reads only, changes no setting."""
+
+import importlib
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profiler.errors import DeviceError
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What NVML says."""
+
+    sm_clock_hz: float
+    memory_clock_hz: float
+    power_w: float
+    temperature_c: float
+    throttle_reasons: int
+    """NVML's bit mask; 0 and 1 (idle) mean that nothing holds the clocks down."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+class Telemetry:
+    """NVML of one GPU."""
+
+    def __init__(self, index: int = 0) -> None:
+        """Open NVML.
+
+        Raises:
+            DeviceError: No package, no driver or no such GPU.
+        """
+        try:
+            self._nvml: Any = importlib.import_module("pynvml")
+        except ImportError:
+            raise DeviceError(
+                "nvidia-ml-py is not installed, and clocks belong to every sample; "
+                "run `pip install '.[torch]'` in the checkout"
+            ) from None
+        try:
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+        except self._nvml.NVMLError as error:
+            raise DeviceError(f"NVML: {error}; check the driver with nvidia-smi, or use --device cpu") from None
+
+    def driver(self) -> str:
+        """Return the driver's version."""
+        return str(self._nvml.nvmlSystemGetDriverVersion())
+
+    def read(self) -> Reading:
+        """Return clocks, power, temperature and throttle reasons now."""
+        nvml, handle = self._nvml, self._handle
+        return Reading(
+            sm_clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            memory_clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            power_w=1e-3 * nvml.nvmlDeviceGetPowerUsage(handle),
+            temperature_c=float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            throttle_reasons=int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
+        )
+
+    def check_alone(self) -> None:
+        """Raise DeviceError where another process computes on the GPU; ask before the first use of CUDA."""
+        try:
+            others = [
+                process.pid
+                for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+                if process.pid != os.getpid()
+            ]
+        except self._nvml.NVMLError:
+            return  # some virtual machines hide processes
+        if others:
+            raise DeviceError(
+                f"{len(others)} other process(es) compute on the GPU (pid {', '.join(map(str, others[:5]))}); "
+                "end them or take another GPU, then repeat"
+            )
