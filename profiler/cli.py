@@ -14,6 +14,11 @@ from traces.latency import LatencyTrace, Operation
 if TYPE_CHECKING:
     from profiler.sources.aiconfigurator import TraceRequest
 
+MAX_DRAFT_TOKENS = 8
+"""Largest k of a trace unless told otherwise."""
+MAX_SIZE = 10_000_000
+"""Largest batch or context of a grid (that of a trace's rows)."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run `bebop profile` with `argv` (the verb left out) and return the exit code.
@@ -23,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
         TraceError: nobody knows the model.
     """
     arguments = _parser().parse_args(list(argv))
+    if arguments.source is None:
+        return _measure(arguments, argv)
     _check(arguments)
     from profiler.sources.aiconfigurator import TraceRequest, compose_trace
     from profiler.sources.committed import committed_requests
@@ -38,6 +45,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _measure(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Time a model on this machine."""
+    if arguments.gpu or arguments.all:
+        raise UsageError("--gpu and --all belong to --source; --device cuda measures the GPU of this machine")
+    _check_output(arguments.output)
+    from profiler.measure import measure, request_of
+
+    trace, path = measure(request_of(arguments, argv), arguments.output)
+    print(_measured_answer(trace, path, as_json=arguments.json))
+    return 0
+
+
 def measured_share(trace: LatencyTrace) -> float:
     """Return the mean measured_fraction of the decode and verify rows."""
     shares = [
@@ -49,18 +68,53 @@ def measured_share(trace: LatencyTrace) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="bebop profile",
-        description="Write a LatencyTrace: how long decode, verify and draft passes of a model take on a GPU.",
+        description="Write a LatencyTrace: how long prefill, decode, verify and draft passes of a model take. "
+        "Times them on this machine (--device), or composes them from a database of kernels (--source). Without any "
+        "option a bundled tiny model is timed on the CPU.",
     )
-    parser.add_argument("--source", choices=["aiconfigurator"], required=True, help="where the latencies come from")
-    parser.add_argument("--model", help="model name without its owner, e.g. Qwen3-32B")
-    parser.add_argument("--gpu", help="GPU name, e.g. H200")
+    parser.add_argument("--model", metavar="NAME", help="a name of the architecture table, or a config.json")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel GPUs (default 1)")
     parser.add_argument("--ep", type=int, default=1, metavar="N", help="expert-parallel GPUs (default 1)")
-    parser.add_argument("--max-draft-tokens", type=int, default=8, metavar="K", help="largest k (default 8)")
-    parser.add_argument("--all", action="store_true", help="write every committed trace; -o is then a folder")
+    parser.add_argument("--max-draft-tokens", type=int, metavar="K", help="largest k (default 8; 3 on a CPU)")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="file (.parquet, .json), a folder with --all")
     parser.add_argument("--json", action="store_true", help="answer with one line of JSON per trace")
+    _add_device_options(parser.add_argument_group("timing on this machine"))
+    database = parser.add_argument_group("composing from a database")
+    database.add_argument("--source", choices=["aiconfigurator"], help="where the latencies come from")
+    database.add_argument("--gpu", help="GPU name, e.g. H200")
+    database.add_argument("--all", action="store_true", help="write every committed trace; -o is then a folder")
     return parser
+
+
+def _add_device_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what to measure (default cpu)")
+    group.add_argument(
+        "--precision", choices=["bf16", "fp32"], help="of weights and cache (default bf16; fp32 on a CPU)"
+    )
+    group.add_argument("--batches", type=_sizes, metavar="N,...", help="batches of the coarse grid")
+    group.add_argument("--contexts", type=_sizes, metavar="N,...", help="contexts of the coarse grid, tokens")
+    group.add_argument("--prefills", type=_sizes, metavar="N,...", help="new tokens of prefill passes")
+    group.add_argument("--budget-s", type=float, metavar="S", help="time to measure in (default 480; 30 on a CPU)")
+    group.add_argument("--sweeps", type=int, default=3, metavar="N", help="samples of every point (default 3)")
+    group.add_argument(
+        "--held-out", type=int, metavar="N", help="points that only check the others (default 24; 8 on a CPU)"
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads, pinned (default all)")
+    group.add_argument(
+        "--verify-rule", choices=["greedy_draft", "rejection", "block"], default="rejection", help="default rejection"
+    )
+    group.add_argument("--expert-skew", type=float, default=1.01, metavar="S", help="expert popularity is rank^-S")
+    group.add_argument("--sync-to", choices=["device", "host"], default="device", help="where a weight sync copies to")
+    group.add_argument("--train-tokens", type=int, metavar="N", help="also time a train step over N tokens")
+    group.add_argument("--eager", action="store_true", help="do not compile pointwise work on a GPU")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, routing and order")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_SIZE for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not whole numbers from 1 to {MAX_SIZE}, separated by commas")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -76,17 +130,22 @@ def _check(arguments: argparse.Namespace) -> None:
     ranges = (
         ("--tp", arguments.tp, 64),
         ("--ep", arguments.ep, 64),
-        ("--max-draft-tokens", arguments.max_draft_tokens, 32),
+        ("--max-draft-tokens", arguments.max_draft_tokens or MAX_DRAFT_TOKENS, 32),
     )
     for flag, value, high in ranges:
         if not 1 <= value <= high:
             raise UsageError(f"{flag} {value} is outside 1..{high}; choose a value inside")
+    _check_output(output)
+
+
+def _check_output(output: Path | None) -> None:
     if output is not None and output.suffix not in (".parquet", ".json"):
         raise UsageError(f"-o {output}: the suffix names the format; end it in .parquet or .json")
 
 
 def _request(kind: "type[TraceRequest]", arguments: argparse.Namespace) -> "TraceRequest":
-    return kind(arguments.model, arguments.gpu, arguments.tp, arguments.ep, arguments.max_draft_tokens)
+    most = arguments.max_draft_tokens or MAX_DRAFT_TOKENS
+    return kind(arguments.model, arguments.gpu, arguments.tp, arguments.ep, most)
 
 
 def _paths(requests: "Iterable[TraceRequest]", arguments: argparse.Namespace) -> list[Path]:
@@ -112,3 +171,35 @@ def _answer(trace: LatencyTrace, path: Path, *, as_json: bool) -> str:
         f"{path}: {trace.model} on {trace.gpu}, {trace.engine}, {len(trace.rows)} rows, "
         f"{measured:.0%} of decode and verify time from measured kernels"
     )
+
+
+def _measured_answer(trace: LatencyTrace, path: Path, *, as_json: bool) -> str:
+    found = trace.measurement
+    assert found is not None
+    held_out = found.held_out
+    parts_off = [abs(step.sum_of_parts_s / step.measured_s - 1) for step in found.composed]
+    if as_json:
+        answer = {
+            "path": str(path),
+            "name": trace.name,
+            "engine": trace.engine,
+            "rows": len(trace.rows),
+            "noisy": found.num_noisy,
+            "infeasible": len(found.infeasible),
+            "held_out": held_out.model_dump() if held_out else None,
+            "composed_worst": max(parts_off, default=None),
+            "sha256": trace.content_hash(),
+        }
+        return json.dumps(answer)
+    lines = [
+        f"{path}: {trace.model} on {trace.gpu}, {trace.precision}, {len(trace.rows)} rows, {found.num_samples} "
+        f"samples; {found.num_noisy} noisy points, {len(found.infeasible)} infeasible"
+    ]
+    if held_out:
+        lines.append(
+            f"between points: {held_out.num_points} held-out points predicted within {held_out.median:.1%} median, "
+            f"{held_out.p90:.1%} p90, {held_out.worst:.1%} worst"
+        )
+    if parts_off:
+        lines.append(f"whole speculative steps: the sum of their parts is off by at most {max(parts_off):.1%}")
+    return "\n".join(lines)

@@ -17,7 +17,9 @@ from profiler.timing import CpuTimer, CudaTimer, Timer
 from traces.hardware import Gpu, list_gpus, load_gpu
 
 RESERVE_SHARE = 0.08
-"""Share of the memory left alone: activations, workspaces, graphs. An assumption."""
+"""Share of a GPU's memory left alone: activations, workspaces, graphs. An assumption."""
+CPU_SHARE = 0.5
+"""Share of a machine's memory that weights and caches may take; the rest is other people's. An assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,11 @@ class Device:
     versions: dict[str, str]
     telemetry: Telemetry | None = None
 
-    def free_bytes(self) -> float:
-        """Return memory that may still be taken."""
+    def usable_bytes(self) -> float:
+        """Return the memory that weights and caches may take together: the same whenever it is asked."""
         if self.torch_device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self.torch_device)
-            cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-            return float(free + cached - RESERVE_SHARE * total)
-        available, total_ram = _memory_of_this_machine()
-        return available - RESERVE_SHARE * total_ram
+            return (1 - RESERVE_SHARE) * float(torch.cuda.get_device_properties(self.torch_device).total_memory)
+        return CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def release(self) -> None:
         """Give unused memory back, so that the next point finds it in one piece."""
@@ -101,16 +100,3 @@ def _cpu_name(num_threads: int) -> str:
     except OSError:
         pass
     return f"{name}, {num_threads} threads"[:100]
-
-
-def _memory_of_this_machine() -> tuple[float, float]:
-    """Return available and total memory, bytes."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = float(page * os.sysconf("SC_PHYS_PAGES"))
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return 1024.0 * int(line.split()[1]), total
-    except OSError:
-        pass
-    return total / 2, total

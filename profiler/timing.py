@@ -18,6 +18,10 @@ MIN_REPEATS = 5
 MAX_REPEATS = 50
 MIN_TIMED_S = 0.02
 """A sample repeats its work until this much was timed."""
+MAX_SAMPLE_S = 0.1
+"""A CPU sample waits so long for undisturbed calls."""
+MAX_OFF_CORE = 0.03
+"""Share of a call that its thread may spend off the core before the call counts as disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,31 @@ class Timer(Protocol):
 
 
 class CpuTimer:
-    """Wall clock around each call."""
+    """Wall clock around each call; calls during which another process took the core do not count.
+
+    Where every call was disturbed, the time that the thread had the core stands for it.
+    """
 
     def measure(self, work: Work, *, as_graph: bool = True) -> Timed:
-        """Return the median call; two calls warm up."""
+        """Return the median call; three calls warm up."""
         del as_graph
 
-        def once() -> float:
-            start = time.perf_counter()
+        def once() -> tuple[float, float]:
+            own, start = time.thread_time(), time.perf_counter()
             work()
-            return time.perf_counter() - start
+            return time.perf_counter() - start, time.thread_time() - own
 
         once()
-        seconds = [once() for _ in range(num_repeats(once()))]
-        return Timed(statistics.median(seconds), len(seconds))
+        enough = num_repeats(min(once()[0], once()[0]))
+        on_core: list[float] = []
+        undisturbed: list[float] = []
+        deadline_s = time.perf_counter() + MAX_SAMPLE_S
+        while len(on_core) < MIN_REPEATS or (len(undisturbed) < enough and time.perf_counter() < deadline_s):
+            wall_s, own_s = once()
+            on_core.append(own_s)
+            if own_s > (1 - MAX_OFF_CORE) * wall_s:
+                undisturbed.append(wall_s)
+        return Timed(statistics.median(undisturbed or on_core), len(on_core))
 
 
 class CudaTimer:

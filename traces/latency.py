@@ -75,6 +75,60 @@ class LatencyRow(Strict):
         )
 
 
+class ErrorSummary(Strict):
+    """How far predictions between points were off: absolute relative errors."""
+
+    num_points: Annotated[int, Field(ge=1)]
+    median: Annotated[float, Field(ge=0)]
+    p90: Annotated[float, Field(ge=0)]
+    worst: Annotated[float, Field(ge=0)]
+
+
+class InfeasiblePoint(Strict):
+    """A point that could not be timed."""
+
+    operation: Operation
+    batch: Annotated[int, Field(ge=1)]
+    context_tokens: Annotated[int, Field(ge=0)]
+    tokens_per_seq: Annotated[int, Field(ge=1)]
+    reason: str = Field(min_length=1, max_length=300)
+    """Why, e.g. the memory that it needs and the memory that there is."""
+
+
+class ComposedStep(Strict):
+    """One whole speculative step timed as a piece, beside the sum of the rows that a predictor adds up for it."""
+
+    num_draft_tokens: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    context_tokens: Annotated[int, Field(ge=0)]
+    measured_s: Annotated[float, Field(gt=0)]
+    sum_of_parts_s: Annotated[float, Field(gt=0)]
+
+
+class Measurement(Strict):
+    """How the rows of a measured trace were timed, and what that says about the space between them."""
+
+    num_sweeps: Annotated[int, Field(ge=1)]
+    """Samples of every point at least, each from another pass over all points in another order."""
+    num_samples: Annotated[int, Field(ge=1)]
+    noisy_spread: Annotated[float, Field(gt=0)]
+    """A point whose `relative_spread` exceeds this was measured again."""
+    num_noisy: Annotated[int, Field(ge=0)]
+    """Points whose spread exceeds it all the same."""
+    leave_one_out: ErrorSummary | None = None
+    """Each inner point predicted from the others: two to four times the error between neighbours."""
+    held_out: ErrorSummary | None = None
+    """Points that were timed but are not among the rows, predicted from the rows."""
+    infeasible: tuple[InfeasiblePoint, ...] = Field(default=(), max_length=200_000)
+    """Points of the grid that could not be timed."""
+    composed: tuple[ComposedStep, ...] = Field(default=(), max_length=10_000)
+    """Whole steps against the sums of their parts."""
+    sm_clock_hz: tuple[float, float, float] | None = None
+    """Smallest, median and largest clock of the GPU over all samples."""
+    power_w: tuple[float, float, float] | None = None
+    """Smallest, median and largest power of the GPU over all samples."""
+
+
 class LatencyTrace(Trace):
     """Latencies of one model on one GPU type, in one precision, under one engine."""
 
@@ -89,6 +143,8 @@ class LatencyTrace(Trace):
     """Engine (and version) whose kernels and habits the rows reflect."""
     graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Captured CUDA-graph sizes in tokens: a pass is padded to the next one. None: latency is not a step function."""
+    measurement: Measurement | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How the rows were timed; None for traces that nobody timed."""
     rows: tuple[LatencyRow, ...] = Field(min_length=1, max_length=200_000)
     """The points, in any order; two rows at one point must be equal."""
 

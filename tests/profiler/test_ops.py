@@ -1,5 +1,6 @@
 """Operations run on every family, again and again, and do the work that their names say."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -102,8 +103,12 @@ def test_the_cpu_timer_measures_what_a_call_takes() -> None:
             x @ x
 
     timed = CpuTimer().measure(work)
-    assert len(calls) == timed.num_repeats + 2
+    assert len(calls) == timed.num_repeats + 3
     assert 1e-5 < timed.latency_s < 1
+
+
+def test_time_without_the_core_does_not_count_on_a_cpu() -> None:
+    assert CpuTimer().measure(lambda: time.sleep(0.01)).latency_s < 0.005
 
 
 @pytest.mark.parametrize(("once_s", "repeats"), [(0.0, MAX_REPEATS), (0.002, 10), (1.0, MIN_REPEATS)])

@@ -1,0 +1,155 @@
+"""Measure: from the options of `bebop profile --device` to a LatencyTrace in a file, resumable through its ledger."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from profiler.all_reduce import load_all_reduce
+from profiler.device import open_device
+from profiler.errors import UsageError
+from profiler.grid import GridRequest
+from profiler.ledger import Ledger
+from profiler.models.hf_config import architecture_of, read_config
+from profiler.models.rank import slice_rank
+from profiler.point import Point
+from profiler.request import ProfileRequest
+from profiler.result import make_trace
+from profiler.runner import Runner
+from traces.architecture import Architecture, load_architecture
+from traces.latency import LatencyTrace, Operation
+from traces.store import save_trace
+from traces.strict_json import parse_object
+
+BUNDLED = "tiny-qwen3.5"
+"""A model small enough for any CPU, of Qwen3.5's kind: `profiler/data`."""
+MAX_DRAFT_TOKENS = 15
+"""Largest k that the profiler measures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What is not said on the command line."""
+
+    precision: str
+    max_draft_tokens: int
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    prefills: tuple[int, ...]
+    cached: tuple[int, ...]
+    budget_s: float
+    held_out: int
+
+
+DEFAULTS = {
+    "cuda": Defaults(
+        "bf16", 8, (1, 4, 16, 64, 256), (512, 4096, 32768), (128, 1024, 8192), (0, 16384), budget_s=480, held_out=24
+    ),
+    "cpu": Defaults("fp32", 3, (1, 4, 16), (64, 256, 1024), (16, 64, 256), (0, 512), budget_s=30, held_out=8),
+}
+"""A card's worth, and what a laptop measures in under a minute."""
+
+
+def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileRequest:
+    """Return the request that the parsed options make.
+
+    Raises:
+        UsageError: A value outside its range.
+        UnsupportedModelError: A configuration that cannot be built.
+        TraceFormatError: A name that nobody knows.
+    """
+    default = DEFAULTS[arguments.device]
+    most = default.max_draft_tokens if arguments.max_draft_tokens is None else arguments.max_draft_tokens
+    budget_s = default.budget_s if arguments.budget_s is None else arguments.budget_s
+    num_held_out = default.held_out if arguments.held_out is None else arguments.held_out
+    _check_range("--max-draft-tokens", most, 0, MAX_DRAFT_TOKENS)
+    _check_range("--budget-s", budget_s, 0, 86_400)
+    _check_range("--held-out", num_held_out, 0, 10_000)
+    _check_range("--sweeps", arguments.sweeps, 1, 100)
+    _check_range("--expert-skew", arguments.expert_skew, 0, 4)
+    _check_range("--tp", arguments.tp, 1, 64)
+    _check_range("--ep", arguments.ep, 1, 64)
+    model = _model(arguments.model or BUNDLED)
+    is_cuda = arguments.device == "cuda"
+    layout = f"-tp{arguments.tp}" + (f"-ep{arguments.ep}" if arguments.ep > 1 else "") if is_cuda else ""
+    return ProfileRequest(
+        name=re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model.name}-{arguments.device}{layout}-measured").lower(),
+        model=model,
+        device=arguments.device,
+        precision=arguments.precision or default.precision,
+        grid=GridRequest(
+            batches=arguments.batches or default.batches,
+            contexts_tokens=arguments.contexts or default.contexts,
+            max_draft_tokens=most,
+            prefill_tokens=arguments.prefills or default.prefills,
+            prefill_cached_tokens=default.cached,
+            extra=_extra(arguments),
+        ),
+        tp_size=arguments.tp,
+        ep_size=arguments.ep,
+        num_threads=arguments.threads,
+        num_sweeps=arguments.sweeps,
+        num_held_out=num_held_out,
+        budget_s=budget_s,
+        verify_rule=arguments.verify_rule,
+        sync_to=arguments.sync_to,
+        expert_skew=arguments.expert_skew,
+        fuses_glue=not arguments.eager,
+        seed=arguments.seed,
+        command=shlex.join(["bebop", "profile", *argv])[:2000],
+    )
+
+
+def measure(request: ProfileRequest, output: Path | None) -> tuple[LatencyTrace, Path]:
+    """Measure what the ledger beside the output does not hold yet; return the trace and where it was written.
+
+    Raises:
+        DeviceError: No such device, or the model does not fit it.
+        UsageError: The ledger belongs to another request.
+    """
+    path = output or Path(f"{request.name}.parquet")
+    rank = slice_rank(request.model, request.tp_size, request.ep_size)
+    device = open_device(request.device, request.num_threads)
+    all_reduce = load_all_reduce(device.name, request.tp_size)
+    # What was measured elsewhere, or by other versions, is not continued here.
+    identity = {**request.identity(), "device_name": device.name, "versions": device.versions}
+    ledger = Ledger.open(path.with_name(f"{path.stem}.samples.jsonl"), identity)
+    if ledger.samples:
+        print(f"continuing {ledger.path} after {len(ledger.samples)} samples", file=sys.stderr)
+    try:
+        Runner(request, rank, device, ledger).run()
+    except KeyboardInterrupt:
+        print(f"{len(ledger.samples)} samples are kept in {ledger.path}; repeat the command to go on", file=sys.stderr)
+        raise
+    trace = make_trace(request, rank, device, ledger, all_reduce)
+    save_trace(trace, path)
+    return trace, path
+
+
+def _extra(arguments: argparse.Namespace) -> tuple[Point, ...]:
+    points = [Point(Operation.WEIGHT_SYNC, 1, 1)]
+    if arguments.train_tokens is not None:
+        _check_range("--train-tokens", arguments.train_tokens, 1, 10_000_000)
+        points.append(Point(Operation.TRAIN_STEP, arguments.train_tokens, 1))
+    if arguments.tp > 1 and arguments.train_tokens is not None:
+        raise UsageError("--train-tokens times whole models, --tp slices them; drop one or the other")
+    return tuple(points)
+
+
+def _check_range(flag: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{flag} {value:g} is outside {low:g}..{high:g}; choose a value inside")
+
+
+def _model(name: str) -> Architecture:
+    if name == BUNDLED:
+        return architecture_of(
+            parse_object(files("profiler").joinpath("data", f"{BUNDLED}.json").read_bytes(), name),
+            name,
+            f"bundled {BUNDLED}.json",
+        )
+    return read_config(Path(name)) if name.endswith(".json") else load_architecture(name)

@@ -1,0 +1,43 @@
+"""Request: everything that decides what a profile measures. Two equal requests share a ledger. Does not know torch."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profiler.grid import GridRequest
+from traces.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """What to measure, and how."""
+
+    name: str
+    """Name of the trace."""
+    model: Architecture
+    device: str
+    """`cpu` or `cuda`."""
+    precision: str
+    grid: GridRequest
+    tp_size: int = 1
+    ep_size: int = 1
+    num_threads: int | None = None
+    num_sweeps: int = 3
+    num_held_out: int = 24
+    budget_s: float = 480.0
+    """Samples stop when it is used up; the first sweep over the coarse grid is taken in any case."""
+    verify_rule: str = "rejection"
+    sync_to: str = "device"
+    expert_skew: float = 1.01
+    fuses_glue: bool = True
+    """On a GPU, whether pointwise work is compiled into single kernels."""
+    seed: int = 0
+    command: str = "bebop profile"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a ledger must agree on: all but the budget and the way it was typed."""
+        content = asdict(self)
+        for field in ("budget_s", "command", "name"):
+            del content[field]
+        content["model"] = self.model.model_dump(mode="json")
+        content["grid"]["extra"] = [str(point) for point in self.grid.extra]
+        return content
