@@ -67,7 +67,7 @@ def open_device(kind: str, num_threads: int | None = None) -> Device:
             else (f"torch {torch.__version__} is built without CUDA")
         )
         raise DeviceError(f"no GPU is usable: {built}; check nvidia-smi, install a CUDA build, or use --device cpu")
-    telemetry = Telemetry()
+    telemetry = Telemetry(os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
     telemetry.check_alone()
     name = gpu_name(torch.cuda.get_device_name())
     gpu = load_gpu(name) if name in list_gpus() else None

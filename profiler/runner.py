@@ -122,7 +122,12 @@ class Runner:
             work = prepare(self._built(), point.batch, point.context_tokens, point.tokens_per_seq)
             timed = self.device.timer.measure(work, as_graph=point.operation not in UNGRAPHED)
         except OutOfMemory as error:
-            return Sample(purpose, point, sweep, None, " ".join(f"out of memory: {error}".split())[:300])
+            return Sample(purpose, point, sweep, None, _reason("out of memory", error))
+        except RuntimeError as error:
+            # A kernel that refuses one shape must not cost the others; on a CPU it is a defect of ours.
+            if self.device.torch_device.type == "cpu":
+                raise
+            return Sample(purpose, point, sweep, None, _reason("refused", error))
         finally:
             work = None  # type: ignore[assignment]  # the next point needs its memory
             self.device.release()
@@ -198,3 +203,7 @@ class Runner:
 
     def _first_reason(self) -> str:
         return next((sample.reason or "" for sample in self.ledger.samples if sample.latency_s is None), "no samples")
+
+
+def _reason(what: str, error: BaseException) -> str:
+    return " ".join(f"{what}: {error}".split())[:300]

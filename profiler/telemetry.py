@@ -27,8 +27,8 @@ class Reading:
 class Telemetry:
     """NVML of one GPU."""
 
-    def __init__(self, index: int = 0) -> None:
-        """Open NVML.
+    def __init__(self, visible_devices: str = "0") -> None:
+        """Open NVML for the first of CUDA's visible devices, an index or a UUID.
 
         Raises:
             DeviceError: No package, no driver or no such GPU.
@@ -42,9 +42,14 @@ class Telemetry:
             ) from None
         try:
             self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-        except self._nvml.NVMLError as error:
-            raise DeviceError(f"NVML: {error}; check the driver with nvidia-smi, or use --device cpu") from None
+            first = visible_devices.split(",")[0].strip()
+            by_uuid = first.startswith(("GPU-", "MIG-"))
+            find = self._nvml.nvmlDeviceGetHandleByUUID if by_uuid else self._nvml.nvmlDeviceGetHandleByIndex
+            self._handle = find(first if by_uuid else int(first))
+        except (self._nvml.NVMLError, ValueError) as error:
+            raise DeviceError(
+                f"NVML, device {visible_devices}: {error}; check the driver with nvidia-smi, or use --device cpu"
+            ) from None
 
     def driver(self) -> str:
         """Return the driver's version."""

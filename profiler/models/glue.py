@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NORM_EPSILON = 1e-6
+MAX_VARIANTS = 64
+"""Compiled variants of one function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,17 @@ class Glue:
 
     @classmethod
     def fused(cls) -> "Glue":
-        """Return the functions compiled for any shape: for GPUs; the first call of each takes seconds."""
+        """Return the functions compiled: for GPUs; the first calls of each take seconds.
+
+        What changes from call to call (batch, new tokens) becomes symbolic by itself, widths stay constants.
+        """
+        import torch._dynamo
+
+        # Ranks and sizes of 1 are variants of their own; beyond the limit torch would go on eagerly, without a word.
+        torch._dynamo.config.recompile_limit = MAX_VARIANTS
 
         def fuse(function: Any) -> Any:
-            return torch.compile(function, dynamic=True)
+            return torch.compile(function)
 
         return cls(*map(fuse, (norm, add_norm, swiglu, rotate, gate, gated_norm, merge, delta_step)))
 

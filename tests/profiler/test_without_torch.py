@@ -12,5 +12,5 @@ def test_torch_is_named_with_its_extra() -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    probe = "import sys, bebop\ntry: bebop.main(['profile', '--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    probe = "import sys, bebop\ntry: bebop.main(['profile', '-h'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=60, check=True)
