@@ -99,4 +99,4 @@ def _cpu_name(num_threads: int) -> str:
                 break
     except OSError:
         pass
-    return f"{name}, {num_threads} threads"[:100]
+    return f"{name[:80]}, {num_threads} thread{'s' if num_threads > 1 else ''}"

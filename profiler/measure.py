@@ -71,6 +71,7 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
     _check_range("--held-out", num_held_out, 0, 10_000)
     _check_range("--sweeps", arguments.sweeps, 1, 100)
     _check_range("--expert-skew", arguments.expert_skew, 0, 4)
+    _check_range("--threads", 1 if arguments.threads is None else arguments.threads, 1, 4096)
     _check_range("--tp", arguments.tp, 1, 64)
     _check_range("--ep", arguments.ep, 1, 64)
     model = _model(arguments.model or BUNDLED)

@@ -68,7 +68,7 @@ def _row(
         ep_size=request.ep_size,
         origin=Origin.MODELLED if told_s else Origin.MEASURED,
         measured_fraction=own_s / (own_s + told_s) if told_s else None,
-        relative_spread=round(grid.spreads[point], 6),
+        relative_spread=round(grid.spreads[point], 6) if grid.counts[point] > 1 else None,
     )
 
 

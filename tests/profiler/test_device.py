@@ -26,7 +26,7 @@ def _same_cores_afterwards() -> Iterator[None]:
 def test_a_cpu_is_pinned_to_as_many_cores_as_threads() -> None:
     device = open_device("cpu", 1)
     assert len(os.sched_getaffinity(0)) == torch.get_num_threads() == 1
-    assert device.name.endswith(", 1 threads")
+    assert device.name.endswith(", 1 thread")
     assert device.gpu is None
     assert 0 < device.usable_bytes() < 1e15
 

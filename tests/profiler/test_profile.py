@@ -159,6 +159,7 @@ def test_without_time_every_point_is_still_measured_once(tmp_path: Path) -> None
     assert timer.num_calls == len(trace.rows) == len(coarse_grid(GRID_REQUEST))
     assert trace.measurement is not None
     assert trace.measurement.num_sweeps == 1
+    assert {row.relative_spread for row in trace.rows} == {None}
     assert trace.measurement.held_out is None
     # More time later adds what was left out.
     assert profile(tmp_path, CountingTimer()).measurement.num_sweeps == 3
@@ -228,6 +229,7 @@ def test_profile_then_simulate(
         (["--model", "Qwen3-9B"], "no architecture named"),
         (["--model", "nowhere/config.json"], "cannot be read"),
         (["--sweeps", "0"], "--sweeps 0 is outside 1..100"),
+        (["--threads", "0"], "--threads 0 is outside 1..4096"),
         (["--tp", "3"], "not divisible"),
         (["--tp", "2"], "all-reduce is known on H200"),
         (["--gpu", "H200"], "belong to --source"),
