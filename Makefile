@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0+cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py peer.py roofline.py acceptance.py aiconfigurator_check.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py turns.py peer.py roofline.py acceptance.py aiconfigurator_check.py))
 
 .PHONY: help setup run test check bench
 

@@ -76,6 +76,13 @@ def play(state: RolloutState, table: StepTable, law: StepLaw = PLAIN, until_s: f
     return state
 
 
+def census(state: RolloutState, now_s: float) -> tuple[int, int, int]:
+    """Return how many run, wait for a place, and are at a tool; the jump queues an answer without a place late."""
+    replica = state.replicas[0]
+    answered = int((state.returns_s[0, : replica["num_returns"]] <= now_s).sum())
+    return int(replica["num_running"]), int(replica["queue_len"]) + answered, int(replica["num_returns"]) - answered
+
+
 def waits_of(steps: I64, arrival_s: F64, num_servers: int, mode: int = JUMP) -> tuple[F64, F64]:
     """Return (waits, arrival times as the replica knows them)."""
     workload = arrivals_of(steps, arrival_s)

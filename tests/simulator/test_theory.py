@@ -25,6 +25,7 @@ from tests.simulator.queues import (
     SPEC,
     STEP_S,
     arrivals_of,
+    census,
     cyclic_chain_throughput,
     erlang_c_wait,
     expected_slowest_empirical,
@@ -125,9 +126,9 @@ def test_littles_law_holds_for_the_queue_the_batch_and_the_tools(num_servers: in
     end_s, seen = 1.5 * arrival_s[-1], []
     for now_s in np.linspace(0.0, end_s, 4000):
         advance(state, table, PLAIN, now_s, ALL)
-        seen.append([int(state.replicas[name][0]) for name in ("queue_len", "num_running", "num_returns")])
+        seen.append(census(state, now_s))
     assert state.counters["finished"][0] == 3000
-    queue, batch, tools = np.mean(seen, axis=0)
+    batch, queue, tools = np.mean(seen, axis=0)
     waits = state.finish_s - arrival_s - steps * STEP_S
     assert queue == pytest.approx(waits.sum() / end_s, rel=0.02)
     assert batch == pytest.approx(steps.sum() * STEP_S / end_s, rel=0.02)
@@ -176,7 +177,7 @@ def _watch_closed(workload: Workload, step_s: F64, places: int, law: StepLaw, th
     seen = []
     for now_s in np.linspace(begin_s, end_s, 400):
         advance(state, table, law, now_s, ALL)
-        seen.append([int(state.replicas[name][0]) for name in ("num_running", "queue_len", "num_returns")])
+        seen.append(census(state, now_s))
     assert state.counters["finished"][0] == 0
     after, span_s = state.replicas[0], end_s - begin_s
     turns = (after["first_tokens"] - before["first_tokens"]) / span_s
