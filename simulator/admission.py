@@ -3,7 +3,7 @@
 import numpy as np
 
 from simulator.compiled import private
-from simulator.kvcache import kv_fits, whole_blocks
+from simulator.kvcache import held_tokens, kv_fits, whole_blocks
 from simulator.prefix_cache import held_prompt, hold_prompt, share_prompt
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import JOINING, QUEUED, RUNNING, Record, RolloutState
@@ -19,7 +19,7 @@ _KV_WATERMARK = 0.01
 @private
 def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     """Take sequences, waiting ones first, then fresh ones, while there is room; prefill them."""
-    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
+    limits, replica = state.limits[0], state.replicas[r]
     if replica.join_step >= 0 or replica.is_down == 1:
         return  # one chunked prefill at a time, first come first served
     while limits.max_live > limits.max_running and _has_fresh(state, r):
@@ -29,23 +29,18 @@ def fill_batch(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> N
     count = 0
     while replica.num_running + count < limits.max_running:
         empty = replica.num_running + count == 0
+        if replica.queue_len == 0 and not _has_fresh(state, r):
+            break
+        needed = _needed_tokens(state, r)
+        if not empty and not kv_fits(state, r, taken + needed, most_tokens):
+            break
         if replica.queue_len > 0:
             slot = state.queue[r, replica.queue_head]
-            record = state.slots[r * limits.max_live + slot]
-            needed = whole_blocks(limits, record.context_tokens) - held_prompt(state, r, record.sequence)
-            if not empty and not kv_fits(state, r, taken + needed, most_tokens):
-                break
             replica.queue_head = (replica.queue_head + 1) % limits.max_live
             replica.queue_len -= 1
         else:
-            if not _has_fresh(state, r):
-                break
-            prompt = state.input_tokens[state.first_turn[counters.next_sequence]]
-            needed = whole_blocks(limits, prompt) - held_prompt(state, r, counters.next_sequence)
-            if not empty and not kv_fits(state, r, taken + needed, most_tokens):
-                break
             slot = start(state, r)
-            record = state.slots[r * limits.max_live + slot]
+        record = state.slots[r * limits.max_live + slot]
         taken += needed
         _use_prompt(state, r, record)
         tokens += record.fresh_tokens
@@ -91,23 +86,31 @@ def _use_prompt(state: RolloutState, r: int, record: Record) -> None:
 
 
 @private
-def has_room(state: RolloutState, r: int) -> bool:
-    """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill."""
-    limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
-    if replica.join_step >= 0 or replica.num_running >= limits.max_running or replica.is_down == 1:
-        return False
+def _needed_tokens(state: RolloutState, r: int) -> float:
+    """Return the KV tokens that the next sequence, waiting or else fresh, takes."""
+    limits, replica = state.limits[0], state.replicas[r]
     if replica.queue_len > 0:
         record = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]]
-        context, sequence = record.context_tokens, record.sequence
-    elif not _has_fresh(state, r):
-        return False
+        sequence, context = record.sequence, record.context_tokens
     else:
-        sequence = counters.next_sequence
+        sequence = state.counters[0].next_sequence
         context = np.int64(state.input_tokens[state.first_turn[sequence]])
+    return whole_blocks(limits, context) - held_prompt(state, r, sequence)
+
+
+@private
+def has_room(state: RolloutState, r: int) -> bool:
+    """Return whether a waiting sequence could start now, e.g. because one just admitted has ended with its prefill.
+
+    Asked by the jump, and by an idle replica.
+    """
+    limits, replica = state.limits[0], state.replicas[r]
+    if replica.join_step >= 0 or replica.num_running >= limits.max_running or replica.is_down == 1:
+        return False
+    if replica.queue_len == 0 and not _has_fresh(state, r):
+        return False
     most_tokens = (1.0 - _KV_WATERMARK) * limits.kv_tokens
-    if replica.num_running == 0:
-        return True
-    return kv_fits(state, r, whole_blocks(limits, context) - held_prompt(state, r, sequence), most_tokens)
+    return replica.num_running == 0 or held_tokens(limits, replica) + _needed_tokens(state, r) <= most_tokens
 
 
 @private

@@ -52,6 +52,12 @@ def private(function: F) -> F:
     return _cached(function, numba.njit(cache=True, **options)(function))  # type: ignore[call-overload]
 
 
+def called(function: F) -> F:
+    """Compile like `private`, but once for each kernel, which calls it: for long pieces that are seldom needed."""
+    options = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return _cached(function, numba.njit(cache=True, **options)(function))  # type: ignore[call-overload]
+
+
 def compiled(function: F) -> F:
     """Compile a function that may allocate."""
     return _cached(function, numba.njit(cache=True)(function))

@@ -3,7 +3,7 @@
 from simulator.admission import requeue_front
 from simulator.compiled import private
 from simulator.heaps import SLOT_BITS, SLOT_MASK, heap_pop, heap_sift_down, heap_sift_up, return_pop
-from simulator.kvcache import kv_fits
+from simulator.kvcache import held_tokens, kv_fits
 from simulator.prefix_cache import forget_prompts, release_prompt
 from simulator.rollout_state import JUMP, PER_STEP, QUEUED, RolloutState
 from simulator.step_law import StepLaw
@@ -83,7 +83,10 @@ def recompute_all(state: RolloutState, table: StepTable, r: int) -> None:
 
 @private
 def redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> None:
-    """Draw anew, from a new law or at another number of draft tokens, the steps that running sequences still need."""
+    """Draw anew, from a new law or at another number of draft tokens, the steps that running sequences still need.
+
+    What they have emitted is drawn too, so that they may turn out not to fit: the latest then give way.
+    """
     limits, replica = state.limits[0], state.replicas[r]
     count = replica.num_running
     old_level, level = replica.level, level_at(law, count)
@@ -104,6 +107,8 @@ def redraw_all(state: RolloutState, old_law: StepLaw, law: StepLaw, r: int) -> N
     replica.level = level
     for i in range(count // 2 - 1, -1, -1):
         heap_sift_down(state.running[r], i, count)
+    while replica.num_running > 1 and held_tokens(limits, replica) > limits.kv_tokens:
+        _preempt_latest(state, law, r)
 
 
 @private

@@ -15,7 +15,7 @@ Does not know trainers, buffers or why it is interrupted.
 import numpy as np
 
 from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, takes_fresh, wake
-from simulator.compiled import kernel, private
+from simulator.compiled import called, kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
 from simulator.interruption import abort_all, make_room, recompute_all, redraw_all, restart_all
 from simulator.kvcache import held_tokens
@@ -36,7 +36,9 @@ def advance(state: RolloutState, table: StepTable, law: StepLaw, until_s: float,
         next_s = state.next_s[r]
         if next_s > until_s or next_s == np.inf:
             return
-        _event(state, table, law, r, True)
+        _event(state, law, r)
+        fill_batch(state, table, law, r)
+        _plan(state, table, law, r)
 
 
 @kernel
@@ -70,8 +72,7 @@ def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: i
         queue_fresh(state, state.deal[i])
     for r in range(limits.num_replicas):
         if quota[r] > 0:
-            fill_batch(state, table, law, r)
-            _plan(state, table, law, r)
+            _go_on(state, table, law, r)
 
 
 @kernel
@@ -112,11 +113,9 @@ def weight_sync(
             abort_all(state, old_law, r, True)
         elif redraw:
             redraw_all(state, old_law, law, r)
-            make_room(state, law, r)
         if rule == RECOMPUTE:
             recompute_all(state, table, r)
-        fill_batch(state, table, law, r)
-        _plan(state, table, law, r)
+        _go_on(state, table, law, r)
 
 
 @kernel
@@ -130,8 +129,7 @@ def discard(state: RolloutState, table: StepTable, law: StepLaw, now_s: float, o
     for r in range(state.limits[0].num_replicas):
         remove_marked(state, law, r)
         _end_lonely_prefill(state, law, r)
-        fill_batch(state, table, law, r)
-        _plan(state, table, law, r)
+        _go_on(state, table, law, r)
 
 
 @kernel
@@ -156,8 +154,7 @@ def take_down(
     for r in range(first, end):
         relocate_all(state, r)
     for r in range(state.limits[0].num_replicas):
-        fill_batch(state, table, law, r)
-        _plan(state, table, law, r)
+        _go_on(state, table, law, r)
 
 
 @kernel
@@ -168,8 +165,7 @@ def bring_up(state: RolloutState, table: StepTable, law: StepLaw, first: int, en
         wake(replica, max(now_s, replica.time_s))
         state.counters[0].num_orphans -= replica.queue_len
         replica.is_down, replica.idle, replica.idle_since_s = 0, 1, replica.time_s
-        fill_batch(state, table, law, r)
-        _plan(state, table, law, r)
+        _go_on(state, table, law, r)
 
 
 @kernel
@@ -211,8 +207,8 @@ def idle_seconds(state: RolloutState, first: int, end: int, now_s: float) -> tup
 
 
 @private
-def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: bool) -> None:
-    """Bring replica r to its next event and let happen what happens there."""
+def _event(state: RolloutState, law: StepLaw, r: int) -> None:
+    """Bring replica r to its next event and let happen what happens there, but for admission."""
     replica = state.replicas[r]
     if replica.idle == 1:
         wake(replica, state.next_s[r])
@@ -238,9 +234,6 @@ def _event(state: RolloutState, table: StepTable, law: StepLaw, r: int, admit: b
         replica.sync_s += replica.pull_s
         replica.time_s += replica.pull_s
         replica.pull_s = -1.0
-    if admit:
-        fill_batch(state, table, law, r)
-    _plan(state, table, law, r)
 
 
 @private
@@ -312,7 +305,6 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     replica.max_batch = max(replica.max_batch, replica.num_running)
     while level_at(law, replica.num_running) != replica.level:
         redraw_all(state, law, law, r)
-        make_room(state, law, r)
     context = replica.context_tokens / replica.num_running
     replica.segment = find_segment(table.knots, context, replica.segment)
     if limits.mode == PER_STEP:
@@ -369,7 +361,14 @@ def _steps_to(table: StepTable, replica: Record, extra_s: float, time_s: float, 
     )
 
 
-@private
+@called
+def _go_on(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
+    """Let replica r admit what it can, and go on."""
+    fill_batch(state, table, law, r)
+    _plan(state, table, law, r)
+
+
+@called
 def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s: float) -> None:
     """Bring replica r to its first step boundary at or after `now_s`, idle ones to `now_s`; admit nothing there."""
     replica = state.replicas[r]
@@ -380,14 +379,14 @@ def _stop_at(state: RolloutState, table: StepTable, law: StepLaw, r: int, now_s:
         return
     if replica.time_s >= now_s:
         return
-    if state.limits[0].mode == PER_STEP:
-        _event(state, table, law, r, False)
-        return
     extra_s = replica.chunk_s if replica.join_step >= 0 else 0.0
     most = replica.next_step - replica.step
-    steps = _steps_to(table, replica, extra_s, now_s, most) if most > 0 else 0
+    steps = most
+    if state.limits[0].mode != PER_STEP and most > 0:
+        steps = _steps_to(table, replica, extra_s, now_s, most)
     if steps >= most:
-        _event(state, table, law, r, False)
+        _event(state, law, r)
+        _plan(state, table, law, r)
     else:
         _jump(replica, steps, replica.time_s + _span(table, replica, steps, extra_s))
         _take_answers(state, r)

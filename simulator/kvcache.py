@@ -8,8 +8,8 @@ leaves empty on average, (block - 1) / 2 tokens. Does not know who comes in, or 
 
 import numpy as np
 
-from simulator.compiled import private
-from simulator.rollout_state import PER_STEP, Record, RolloutState
+from simulator.compiled import called, private
+from simulator.rollout_state import I64, PER_STEP, Record, Records, RolloutState
 
 
 @private
@@ -31,21 +31,23 @@ def kv_fits(state: RolloutState, r: int, more_tokens: float, most_tokens: float)
     """Return whether running sequences and `more_tokens` together take at most `most_tokens`."""
     limits, replica = state.limits[0], state.replicas[r]
     held = held_tokens(limits, replica) + more_tokens
-    if limits.mode != PER_STEP:
+    if limits.mode != PER_STEP or held + _half_blocks(limits, replica) <= most_tokens:
         return held <= most_tokens
-    half_blocks = 0.5 * (limits.block_tokens - 1) * replica.num_running
-    if held + half_blocks <= most_tokens:
-        return True  # even if every last block were empty but for one token: nothing to count
-    return held - half_blocks + _empty_tokens(state, r) <= most_tokens
+    empty = _empty_tokens(limits, replica, state.slots, state.running, state.left, r)
+    return held - _half_blocks(limits, replica) + empty <= most_tokens
 
 
 @private
-def _empty_tokens(state: RolloutState, r: int) -> int:
+def _half_blocks(limits: Record, replica: Record) -> float:
+    return 0.5 * (limits.block_tokens - 1) * replica.num_running
+
+
+@called
+def _empty_tokens(limits: Record, replica: Record, slots: Records, running: I64, left: I64, r: int) -> int:
     """Return the tokens that the last blocks of running sequences leave empty (per step only)."""
-    limits = state.limits[0]
     empty = 0
-    for i in range(state.replicas[r].num_running):
-        record = state.slots[r * limits.max_live + state.running[r, i]]
-        context = record.context_tokens + record.tokens_left - state.left[r, i]
+    for i in range(replica.num_running):
+        record = slots[r * limits.max_live + running[r, i]]
+        context = record.context_tokens + record.tokens_left - left[r, i]
         empty += -(context + limits.tokens_per_seq - 1) % limits.block_tokens
     return empty

@@ -9,9 +9,9 @@ its whole context in every step (no cascade attention). Does not know who runs, 
 
 import numpy as np
 
-from simulator.compiled import private
+from simulator.compiled import called, private
 from simulator.rng import mix
-from simulator.rollout_state import Record, RolloutState
+from simulator.rollout_state import Record, Records, RolloutState
 
 _NONE = -1
 _WAYS = 8
@@ -22,56 +22,35 @@ _WAYS = 8
 def held_prompt(state: RolloutState, r: int, sequence: int) -> int:
     """Return the prompt tokens that replica r need not store again for this sequence: others of its group hold them."""
     places = state.limits[0].prefix_places
-    place = _find(state, r, sequence)
-    if place == _NONE or state.prefixes[r * places + place].holders == 0:
+    if places == 0:
         return 0
-    return state.prefixes[r * places + place].tokens
+    group, tokens = state.group_of[sequence], _shared_tokens(state, sequence)
+    return _held_tokens(state.replicas[r], state.prefixes, r * places, places, group, tokens)
 
 
 @private
 def hold_prompt(state: RolloutState, r: int, record: Record) -> int:
     """Let a sequence that is admitted hold its prompt; return the tokens that were found in the cache."""
-    places, replica = state.limits[0].prefix_places, state.replicas[r]
+    places, sequence = state.limits[0].prefix_places, record.sequence
     if places == 0:
         return 0
-    found = 0
-    place = _find(state, r, record.sequence)
-    if place != _NONE:
-        found = state.prefixes[r * places + place].tokens
-    else:
-        place = _make_place(state, r, record.sequence)
-    record.prefix = place
-    if place != _NONE:
-        entry = state.prefixes[r * places + place]
-        entry.holders += 1
-        entry.epoch = replica.prefix_epoch
-    return found
+    group, tokens = state.group_of[sequence], _shared_tokens(state, sequence)
+    return _hold(state.replicas[r], state.prefixes, r * places, places, record, group, tokens)
 
 
 @private
 def share_prompt(state: RolloutState, r: int, record: Record) -> None:
     """Count the prompt once when a sequence that holds it begins to run."""
-    if record.prefix == _NONE:
-        return
-    entry = state.prefixes[r * state.limits[0].prefix_places + record.prefix]
-    entry.running += 1
-    if entry.running > 1:
-        state.replicas[r].shared_tokens += entry.tokens
+    if record.prefix != _NONE:
+        _share(state.replicas[r], state.prefixes[r * state.limits[0].prefix_places + record.prefix])
 
 
 @private
 def release_prompt(state: RolloutState, r: int, record: Record, was_running: bool) -> None:
     """Let go of a prompt; it stays in the cache for the time being."""
-    if record.prefix == _NONE:
-        return
-    entry = state.prefixes[r * state.limits[0].prefix_places + record.prefix]
-    record.prefix = _NONE
-    entry.holders -= 1
-    entry.epoch = state.replicas[r].prefix_epoch
-    if was_running:
-        entry.running -= 1
-        if entry.running > 0:
-            state.replicas[r].shared_tokens -= entry.tokens
+    if record.prefix != _NONE:
+        _release(state.replicas[r], state.prefixes[r * state.limits[0].prefix_places + record.prefix], was_running)
+        record.prefix = _NONE
 
 
 @private
@@ -87,6 +66,45 @@ def _shared_tokens(state: RolloutState, sequence: int) -> int:
     return max(state.input_tokens[state.first_turn[sequence]] - 1, 0) // block * block
 
 
+@called
+def _held_tokens(replica: Record, table: Records, first: int, places: int, group: int, tokens: int) -> int:
+    prefixes = table[first : first + places]
+    place = _find(replica, prefixes, group, tokens)
+    return tokens if place != _NONE and prefixes[place].holders > 0 else 0
+
+
+@called
+def _hold(replica: Record, table: Records, first: int, places: int, record: Record, group: int, tokens: int) -> int:
+    prefixes = table[first : first + places]
+    found = tokens
+    place = _find(replica, prefixes, group, tokens)
+    if place == _NONE:
+        found = 0
+        place = _make_place(prefixes, group, tokens)
+    record.prefix = place
+    if place != _NONE:
+        prefixes[place].holders += 1
+        prefixes[place].epoch = replica.prefix_epoch
+    return found
+
+
+@called
+def _share(replica: Record, prefix: Record) -> None:
+    prefix.running += 1
+    if prefix.running > 1:
+        replica.shared_tokens += prefix.tokens
+
+
+@called
+def _release(replica: Record, prefix: Record, was_running: bool) -> None:
+    prefix.holders -= 1
+    prefix.epoch = replica.prefix_epoch
+    if was_running:
+        prefix.running -= 1
+        if prefix.running > 0:
+            replica.shared_tokens -= prefix.tokens
+
+
 @private
 def _home(group: int, places: int) -> int:
     """Return where to look first: mixed, because a router may deal groups to a replica at regular distances."""
@@ -94,36 +112,30 @@ def _home(group: int, places: int) -> int:
 
 
 @private
-def _find(state: RolloutState, r: int, sequence: int) -> int:
-    """Return the place of the prompt of a sequence's group if it is cached on replica r."""
-    places = state.limits[0].prefix_places
-    if places == 0:
-        return _NONE
-    group, tokens = state.group_of[sequence], _shared_tokens(state, sequence)
+def _find(replica: Record, prefixes: Records, group: int, tokens: int) -> int:
+    """Return the place of a group's prompt if it is cached."""
+    places = prefixes.shape[0]
     home = _home(group, places)
     for way in range(min(_WAYS, places)):
-        place = (home + way) & (places - 1)
-        entry = state.prefixes[r * places + place]
-        cached = entry.holders > 0 or entry.epoch == state.replicas[r].prefix_epoch
+        entry = prefixes[(home + way) & (places - 1)]
+        cached = entry.holders > 0 or entry.epoch == replica.prefix_epoch
         if cached and entry.group == group and entry.tokens == tokens:
-            return place
+            return (home + way) & (places - 1)
     return _NONE
 
 
 @private
-def _make_place(state: RolloutState, r: int, sequence: int) -> int:
+def _make_place(prefixes: Records, group: int, tokens: int) -> int:
     """Return a place for a prompt that is about to be computed: the oldest group's that nobody holds; or none."""
-    places, tokens = state.limits[0].prefix_places, _shared_tokens(state, sequence)
-    group = state.group_of[sequence]
+    places = prefixes.shape[0]
     home = _home(group, places)
     oldest = _NONE
     for way in range(min(_WAYS, places)):
         place = (home + way) & (places - 1)
-        entry = state.prefixes[r * places + place]
-        if entry.holders == 0 and (oldest == _NONE or entry.group < state.prefixes[r * places + oldest].group):
+        if prefixes[place].holders == 0 and (oldest == _NONE or prefixes[place].group < prefixes[oldest].group):
             oldest = place
     if tokens == 0 or oldest == _NONE:
         return _NONE
-    entry = state.prefixes[r * places + oldest]
+    entry = prefixes[oldest]
     entry.group, entry.tokens, entry.running = group, tokens, 0
     return oldest
