@@ -7,6 +7,7 @@ from simulator.kvcache import held_tokens, kv_fits, whole_blocks
 from simulator.prefix_cache import held_prompt, hold_prompt, share_prompt
 from simulator.rng import mix, sequence_key, uniform
 from simulator.rollout_state import JOINING, QUEUED, RUNNING, Record, RolloutState
+from simulator.router import next_fresh, take_fresh
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, prefill_seconds
 from simulator.stretch import begin_stretch
@@ -93,7 +94,7 @@ def _needed_tokens(state: RolloutState, r: int) -> float:
         record = state.slots[r * limits.max_live + state.queue[r, replica.queue_head]]
         sequence, context = record.sequence, record.context_tokens
     else:
-        sequence = state.counters[0].next_sequence
+        sequence = next_fresh(state, r)
         context = np.int64(state.input_tokens[state.first_turn[sequence]])
     return whole_blocks(limits, context) - held_prompt(state, r, sequence)
 
@@ -116,17 +117,7 @@ def has_room(state: RolloutState, r: int) -> bool:
 @private
 def _has_fresh(state: RolloutState, r: int) -> bool:
     """Return whether replica r may take a sequence that has not begun."""
-    counters = state.counters[0]
-    if counters.closed or counters.next_sequence >= counters.submitted:
-        return False
-    return state.replicas[r].num_free > 0 and takes_fresh(state, r)
-
-
-@private
-def takes_fresh(state: RolloutState, r: int) -> bool:
-    """Return whether replica r may begin new sequences at all, be there room or not."""
-    replica = state.replicas[r]
-    return bool(replica.pull_s < 0.0 and replica.is_down == 0)
+    return next_fresh(state, r) >= 0
 
 
 @private
@@ -142,8 +133,7 @@ def queue_fresh(state: RolloutState, r: int) -> None:
 def start(state: RolloutState, r: int) -> int:
     """Give the next fresh sequence a slot; return it."""
     limits, counters, replica = state.limits[0], state.counters[0], state.replicas[r]
-    sequence = counters.next_sequence
-    counters.next_sequence += 1
+    sequence = take_fresh(state, r)
     counters.started += 1
     for turn in range(state.first_turn[sequence], state.first_turn[sequence + 1]):
         counters.started_tokens += state.output_tokens[turn]

@@ -27,6 +27,7 @@ COMPILED_FILES: Final = (
     "removal.py",
     "rng.py",
     "rollout_state.py",
+    "router.py",
     "step_law.py",
     "step_table.py",
     "stretch.py",

@@ -290,6 +290,7 @@ def make_parts(
         stream=stream_key(scenario.run.seed, replication, "acceptance"),
         kv_block_tokens=scenario.engine.kv_block_tokens,
         share_prompts=scenario.engine.group_prefix == "shared",
+        router=scenario.cluster.router,
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
         crashes=replica_failures(scenario.failures, scenario.run.seed, replication),

@@ -4,7 +4,8 @@ Two ways, same rules. The per-step reference makes every decode step and draws e
 jump draws at admission how many steps a sequence needs (`step_law`), keeps a heap of finishing steps, and integrates
 the step latency over the growing context between two changes (`step_table`). Tests hold them equal in law.
 
-Replicas meet only in the queue of fresh sequences, so events are processed in global time order through a winner tree.
+Replicas meet only in the queue of fresh sequences, if there is one (`router`), so events are processed in global time
+order through a winner tree.
 Three things are not the same to the last step, all only where the KV cache is full: the jump takes the context between
 two changes as growing evenly, a sequence's last block as half empty (`kvcache`), and looks for a fresh sequence that
 fits only when its own replica changes. The same evenness holds where acceptance changes along the response: a
@@ -14,7 +15,7 @@ Does not know trainers, buffers or why it is interrupted.
 
 import numpy as np
 
-from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, takes_fresh, wake
+from simulator.admission import enqueue, fill_batch, has_room, join, queue_fresh, wake
 from simulator.compiled import called, kernel, private
 from simulator.heaps import SLOT_BITS, heap_pop, return_pop, set_next
 from simulator.interruption import abort_all, make_room, recompute_all, redraw_all, restart_all
@@ -22,6 +23,7 @@ from simulator.kvcache import held_tokens
 from simulator.relocation import adopt, relocate_all, wake_idle
 from simulator.removal import mark_not_started, mark_older, remove_marked
 from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
+from simulator.router import deal, reroute_line, sweep_line
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, find_segment, span_seconds, step_seconds, steps_within
 from simulator.stretch import emit, end_stretch, level_at, move_last_to
@@ -43,28 +45,11 @@ def advance(state: RolloutState, table: StepTable, law: StepLaw, until_s: float,
 
 @kernel
 def submit(state: RolloutState, table: StepTable, law: StepLaw, num_sequences: int, now_s: float) -> None:
-    """Let sequences up to number `num_sequences` start; they are dealt to replicas one by one, least loaded first."""
-    counters, limits = state.counters[0], state.limits[0]
+    """Let sequences up to number `num_sequences` start, each on the replica that the router sends it to."""
+    counters, limits, quota = state.counters[0], state.limits[0], state.quota
     counters.submitted = min(max(num_sequences, counters.submitted), state.first_turn.shape[0] - 1)
     counters.closed = 0
-    waiting = counters.submitted - counters.next_sequence
-    if waiting <= 0:
-        return
-    quota = state.quota
-    num_dealt = 0
-    level = limits.max_live
-    for r in range(limits.num_replicas):
-        quota[r] = 0
-        if takes_fresh(state, r):
-            level = min(level, state.replicas[r].num_live)
-    while waiting > 0 and level < limits.max_live:
-        for r in range(limits.num_replicas):
-            if waiting > 0 and state.replicas[r].num_live + quota[r] == level and takes_fresh(state, r):
-                quota[r] += 1
-                state.deal[num_dealt] = r
-                num_dealt += 1
-                waiting -= 1
-        level += 1
+    num_dealt = deal(state)
     for r in range(limits.num_replicas):
         if quota[r] > 0:
             _stop_at(state, table, law, r, now_s)
@@ -127,6 +112,7 @@ def discard(state: RolloutState, table: StepTable, law: StepLaw, now_s: float, o
     if oldest_version == NEVER:
         mark_not_started(state)
     for r in range(state.limits[0].num_replicas):
+        sweep_line(state, r)
         remove_marked(state, law, r)
         _end_lonely_prefill(state, law, r)
         _go_on(state, table, law, r)
@@ -152,6 +138,7 @@ def take_down(
             abort_all(state, law, r, True)
         replica.is_down, replica.idle, replica.idle_since_s, replica.pull_s = 1, 1, replica.time_s, -1.0
     for r in range(first, end):
+        reroute_line(state, r)
         relocate_all(state, r)
     for r in range(state.limits[0].num_replicas):
         _go_on(state, table, law, r)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.config import BatchPolicy, FullyAsyncPolicy, PolicyConfig, SyncMode
+from simulator.config import BatchPolicy, FullyAsyncPolicy, PolicyConfig, Router, SyncMode
 from simulator.failures import ReplicaFailures, TrainerFailures
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable
@@ -42,6 +42,7 @@ class Parts:
     """KV is handed out in blocks of so many; 1: token by token."""
     share_prompts: bool = False
     """Whether the responses of a group on one replica share the KV of their prompt."""
+    router: Router = "least_in_flight"
     slowness: tuple[float, ...] = ()
     """Factor of the first replicas' latencies; 1 for the rest."""
     num_helpers: int = 0

@@ -34,6 +34,12 @@ def mark_older(state: RolloutState, oldest_version: int) -> None:
 def mark_not_started(state: RolloutState) -> None:
     """Pass over everything that has been submitted and has not started."""
     counters = state.counters[0]
+    for r in range(state.limits[0].num_replicas):
+        sequence = state.replicas[r].line_head
+        for _ in range(state.replicas[r].line_len):
+            if state.group_left[state.group_of[sequence]] != DISCARDED:
+                _mark(state, state.group_of[sequence])
+            sequence = state.next_in_line[sequence]
     while counters.next_sequence < counters.submitted:
         group = state.group_of[counters.next_sequence]
         if state.group_left[group] != DISCARDED:

@@ -9,9 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator import kernels
-from simulator.config import InFlightRule
+from simulator.config import InFlightRule, Router
 from simulator.parts import Parts
-from simulator.rollout_state import ABORT, DRAIN, KEEP, NEVER, RECOMPUTE, RESTART, new_state
+from simulator.rollout_state import (
+    ABORT,
+    DRAIN,
+    KEEP,
+    LEAST_IN_FLIGHT,
+    NEVER,
+    RECOMPUTE,
+    RESTART,
+    ROUND_ROBIN,
+    STATIC_SPLIT,
+    STICKY,
+    new_state,
+)
 from simulator.step_law import StepLaw
 
 _AT_SYNC: dict[InFlightRule, int] = {
@@ -20,6 +32,14 @@ _AT_SYNC: dict[InFlightRule, int] = {
     "restart": RESTART,
     "in_place": KEEP,
     "in_place_recompute": RECOMPUTE,
+}
+
+
+_ROUTER: dict[Router, int] = {
+    "least_in_flight": LEAST_IN_FLIGHT,
+    "round_robin": ROUND_ROBIN,
+    "sticky": STICKY,
+    "static_split": STATIC_SPLIT,
 }
 
 
@@ -89,6 +109,7 @@ class RolloutSide:
             chunk_tokens=parts.chunk_tokens,
             keep_prefix=parts.keep_prefix,
             share_prompts=parts.share_prompts,
+            router=_ROUTER[parts.router],
             mode=mode,
             record_finish=record_finish,
             slowness=parts.slowness,
@@ -129,7 +150,8 @@ class RolloutSide:
     def num_waiting(self) -> int:
         """Sequences that could start, or go on, if there were a place for them."""
         counters = self.state.counters[0]
-        return int(counters["submitted"] - counters["next_sequence"] + self.state.replicas["queue_len"].sum())
+        waiting = self.state.replicas["queue_len"].sum() + self.state.replicas["line_len"].sum()
+        return int(counters["submitted"] - counters["next_sequence"] + waiting)
 
     @property
     def clock_s(self) -> float:

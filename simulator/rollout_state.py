@@ -33,6 +33,9 @@ replica finishes them, starts no other, and then gets the weights by itself."""
 DISCARDED = -1
 NEVER = 1 << 60
 
+LEAST_IN_FLIGHT, ROUND_ROBIN, STICKY, STATIC_SPLIT = 0, 1, 2, 3
+"""How fresh sequences find a replica; see `router`."""
+
 SLOT_DTYPE = np.dtype(
     [
         ("sequence", "i8"),
@@ -77,6 +80,9 @@ REPLICA_DTYPE = np.dtype(
         ("queue_head", "i8"),
         ("queue_len", "i8"),
         ("num_returns", "i8"),
+        ("line_head", "i8"),  # first sequence in its line (routers with lines only)
+        ("line_tail", "i8"),
+        ("line_len", "i8"),
         ("num_free", "i8"),
         ("admissions", "i8"),
         ("flushes", "i8"),
@@ -118,7 +124,8 @@ PREFIX_DTYPE = np.dtype(
 COUNTERS_DTYPE = np.dtype(
     [
         ("submitted", "i8"),  # sequences that may start
-        ("next_sequence", "i8"),  # first one that has not
+        ("next_sequence", "i8"),  # first one that has not started, or is in no line
+        ("next_replica", "i8"),  # whose turn it is (routers that go round)
         ("started", "i8"),  # sequences that have
         ("started_tokens", "i8"),  # to emit in all their turns
         ("num_ready", "i8"),  # finished groups that may be trained on
@@ -154,6 +161,7 @@ LIMITS_DTYPE = np.dtype(
         ("chunk_tokens", "i8"),  # 0: prefill at once
         ("tokens_per_seq", "i8"),  # k + 1
         ("keep_prefix", "i8"),
+        ("router", "i8"),
         ("prefix_places", "i8"),  # per replica, a power of two; 0: groups do not share their prompt
         ("num_classes", "i8"),
         ("num_pieces", "i8"),  # of a response, each with its own acceptance
@@ -192,9 +200,11 @@ class RolloutState(NamedTuple):
     tree: I64
     """Winner tree over next_s; tree[1] is the replica whose event comes first, the lower index on ties."""
     quota: I64
-    """[replicas]: scratch of `submit`."""
+    """[replicas]: scratch of `submit`: how many sequences start there."""
     deal: I32
     """[replicas x slots]: scratch of `submit`: the replica that each sequence is dealt to."""
+    next_in_line: I32
+    """[sequences, none without lines]: who stands behind each."""
     stream: NDArray[np.uint64]
     piece_from: I64
     """[pieces]: tokens of the response at which each piece begins, the first at 0."""
@@ -233,6 +243,7 @@ def new_state(
     chunk_tokens: int = 0,
     keep_prefix: bool = True,
     share_prompts: bool = False,
+    router: int = LEAST_IN_FLIGHT,
     mode: int = JUMP,
     record_finish: bool = False,
     slowness: Sequence[float] = (),
@@ -256,6 +267,7 @@ def new_state(
         chunk_tokens,
         num_draft_tokens + 1,
         keep_prefix,
+        router,
         places,
         num_classes,
         len(piece_from),
@@ -298,6 +310,7 @@ def new_state(
         tree=tree,
         quota=np.zeros(num_replicas, np.int64),
         deal=np.zeros(num_replicas * max_live, np.int32),
+        next_in_line=np.zeros(0 if router == LEAST_IN_FLIGHT else workload.num_sequences, np.int32),
         stream=np.array([stream], np.uint64),
         piece_from=np.array(piece_from, np.int64),
         emitted_before=_emitted_before(workload) if len(piece_from) > 1 else np.zeros(0, np.int64),

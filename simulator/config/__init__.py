@@ -15,7 +15,7 @@ from simulator.config.arm import (
     LawAcceptance,
     TraceAcceptance,
 )
-from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig
+from simulator.config.cluster import ClusterConfig, EngineConfig, ModelConfig, Router
 from simulator.config.costs import (
     BandwidthWeightSync,
     LatencyConfig,
@@ -117,6 +117,7 @@ __all__ = [
     "QuantilesLength",
     "RefitHead",
     "RooflineLatency",
+    "Router",
     "RunConfig",
     "Scenario",
     "SecondsWeightSync",

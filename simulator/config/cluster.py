@@ -7,6 +7,8 @@ from pydantic import Field, PositiveInt, model_validator
 from simulator.config.limits import MAX_GPUS, MAX_TOKENS
 from traces.base import Strict
 
+Router = Literal["least_in_flight", "round_robin", "sticky", "static_split"]
+
 
 class ModelConfig(Strict):
     """The policy being trained."""
@@ -29,6 +31,11 @@ class ClusterConfig(Strict):
     """Expert-parallel size inside the replica's GPUs (it does not add GPUs)."""
     stragglers: tuple[tuple[PositiveInt, Annotated[float, Field(ge=0.1, le=100)]], ...] | None = None
     """(replicas, factor): so many replicas take `factor` times as long for everything; None: all are alike."""
+
+    router: Router = "least_in_flight"
+    """Which replica a response goes to: whoever has room takes the next (least_in_flight); or fixed when it is
+    submitted, and nobody else takes it: in turn (round_robin), its whole group where fewest are unfinished (sticky, for
+    `engine.group_prefix`), or by equal contiguous parts of every submission (static_split)."""
 
     @model_validator(mode="after")
     def _replicas_are_whole(self) -> Self:

@@ -180,6 +180,11 @@ class Scenario(Strict):
                     "policy.order: in_order waits for every group, but workload.useful_fraction filters some out; "
                     "leave out one of them"
                 )
+            if self.policy.elastic_switch_s is not None and self.cluster.router != "least_in_flight":
+                raise ValueError(
+                    f"cluster.router: {self.cluster.router} fixes replicas in advance, but policy.elastic_switch_s "
+                    "lets some come and go; choose least_in_flight"
+                )
         elif self.weight_sync.mode not in (None, "blocking"):
             raise ValueError(
                 f"weight_sync.mode: {self.weight_sync.mode} needs replicas that generate while the trainer trains on; "

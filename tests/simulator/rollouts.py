@@ -7,7 +7,7 @@ import numpy as np
 from simulator.config import ConstantLength, LognormalLength, SyntheticWorkload, TurnsConfig
 from simulator.kernels import advance, busy_seconds, idle_seconds, submit, weight_sync
 from simulator.rng import stream_key
-from simulator.rollout_state import ABORT, JUMP, KEEP, RECOMPUTE, RESTART, RolloutState, new_state
+from simulator.rollout_state import ABORT, JUMP, KEEP, LEAST_IN_FLIGHT, RECOMPUTE, RESTART, RolloutState, new_state
 from simulator.step_law import StepLaw, build_step_law
 from simulator.step_table import StepTable, build_step_table
 from simulator.workload import Workload, draw_workload
@@ -36,6 +36,7 @@ class Case:
     turns: bool = False
     keep_prefix: bool = True
     share_prompts: bool = False
+    router: int = LEAST_IN_FLIGHT
     pieces: int = 1
     """Times at which sequences are submitted."""
     sync: str = ""
@@ -123,6 +124,7 @@ def state_of(case: Case, workload: Workload, mode: int, seed: str | int = 0) -> 
         chunk_tokens=case.chunk_tokens,
         keep_prefix=case.keep_prefix,
         share_prompts=case.share_prompts,
+        router=case.router,
         mode=mode,
         record_finish=True,
         piece_from=case.piece_from,

@@ -10,6 +10,7 @@ from simulator.config import (
     Length,
     LognormalLength,
     PolicyConfig,
+    Router,
     SynchronousPolicy,
     SyncMode,
     SyntheticWorkload,
@@ -54,6 +55,7 @@ class Small:
     """P(a step emits 1, 2, .. tokens)."""
     kv_tokens: float = 1e9
     share_prompts: bool = False
+    router: Router = "least_in_flight"
     useful_fraction: float | None = None
     sync_mode: SyncMode = "blocking"
     swap_s: float = 0.0
@@ -95,6 +97,7 @@ class Small:
             sync_s=self.sync_s,
             kv_block_tokens=self.kv_block_tokens,
             share_prompts=self.share_prompts,
+            router=self.router,
             stream=stream_key("small", self.seed),
             sync_mode=self.sync_mode,
             swap_s=self.swap_s,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simulator.cluster import Run
+from simulator.config import Router
 from simulator.errors import ScenarioError
 from simulator.failures import ReplicaFailures
 from simulator.inputs import resolve
@@ -172,6 +173,23 @@ def test_replicas_are_down_as_long_as_mtbf_and_restart_say(in_flight: str, loses
     measured = measure(log, parts, 2)
     assert sum(measured.rollout_shares) == pytest.approx(1.0)
     assert measured.rollout_shares[4] == pytest.approx(totals.down_s / (3 * end_s), rel=0.05)
+
+
+@each_mode
+@pytest.mark.parametrize("router", ["round_robin", "sticky", "static_split"])
+def test_a_crashed_replicas_line_goes_to_others(router: Router, mode: int) -> None:
+    crashes = ReplicaFailures(15.0, 6.0, True, stream_key("crash"))
+    small = Small(fully_async(2, "in_place"), SPREAD, pmf=ACCEPTS, num_steps=40, train_s=0.1, max_running=2)
+    parts = replace(small.but(router=router, num_replicas=3).parts(), crashes=crashes)
+    log = run_cluster(parts, mode=mode)
+    assert log.num_crashes > 0
+    assert len(log.steps) == 40
+
+
+def test_a_router_that_fixes_replicas_needs_them_to_stay(tmp_path: Path) -> None:
+    policy = 'policy={kind="fully_async", max_staleness=1, elastic_switch_s=1.0}'
+    with pytest.raises(ScenarioError, match=r"cluster\.router: sticky fixes replicas in advance"):
+        made_up.scenario(tmp_path, policy, 'cluster.router="sticky"')
 
 
 def test_all_arms_meet_the_same_crashes(tmp_path: Path) -> None:

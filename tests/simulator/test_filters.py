@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator.cluster import Run
-from simulator.config import LognormalLength, OneStepOffPolicy, PolicyConfig, SynchronousPolicy
+from simulator.config import LognormalLength, OneStepOffPolicy, PolicyConfig, Router, SynchronousPolicy
 from simulator.metrics import measure
 from simulator.parts import groups_needed
 from simulator.policies import run_cluster
@@ -140,6 +140,30 @@ def test_what_is_thrown_away_is_counted_to_the_token(mode: int, kv_tokens: float
     assert counters["discarded_tokens"] + counters["abandoned_tokens"] <= workload.group_output_tokens[gone].sum()
     assert 0 < counters["discarded_tokens"] < workload.group_output_tokens[gone].sum()
     assert run.num_taken + run.num_gone == run.side.num_submitted == 6 * 8
+
+
+@each_mode
+@pytest.mark.parametrize("router", ["round_robin", "sticky", "static_split"])
+@pytest.mark.parametrize(
+    "policy",
+    [SynchronousPolicy(oversampling=2.0), fully_async(1, "in_place", overdue="drop_running")],
+    ids=["leftovers", "overdue"],
+)
+def test_what_stands_in_a_replicas_line_is_dropped_with_its_group(
+    policy: PolicyConfig, router: Router, mode: int
+) -> None:
+    small = Small(policy, TAIL, pmf=ACCEPTS, num_steps=12, prompts_per_step=8, max_running=3, router=router)
+    run = finished(small.but(useful_fraction=0.8, train_s=0.2), mode)
+    state = run.side.state
+    assert run.side.num_discarded > 0
+    lines = []
+    for replica in state.replicas:
+        sequence = replica["line_head"]
+        for _ in range(replica["line_len"]):
+            lines.append(sequence)
+            sequence = state.next_in_line[sequence]
+    assert (state.group_left[state.group_of[lines]] != DISCARDED).all()
+    assert run.num_taken == 12 * 8
 
 
 def test_both_modes_throw_away_as_much() -> None:

@@ -11,7 +11,16 @@ import pytest
 from scipy import stats
 
 from simulator.kernels import advance, busy_seconds, close, submit, weight_sync
-from simulator.rollout_state import ABORT, JUMP, KEEP, PER_STEP, RolloutState
+from simulator.rollout_state import (
+    ABORT,
+    JUMP,
+    KEEP,
+    PER_STEP,
+    ROUND_ROBIN,
+    STATIC_SPLIT,
+    STICKY,
+    RolloutState,
+)
 from simulator.step_law import build_step_law
 from tests.simulator.rollouts import (
     ALL,
@@ -50,6 +59,9 @@ CASES = {
     "shared prompts, preemption": Case(share_prompts=True, num_replicas=1, kv_tokens=1200.0),
     "shared prompts, chunked prefill": Case(share_prompts=True, chunk_tokens=64, block_tokens=16),
     "shared prompts, turns, abort": Case(share_prompts=True, num_replicas=1, turns=True, sync="abort", max_live=12),
+    "round robin": Case(router=ROUND_ROBIN, num_replicas=3, pieces=4, max_live=12),
+    "sticky": Case(router=STICKY, share_prompts=True, sync="abort", turns=True),
+    "static split": Case(router=STATIC_SPLIT, num_replicas=5, pieces=3, sync="in_place"),
     "submitted in pieces": Case(num_replicas=4, pieces=6),
     "abort": Case(sync="abort"),
     "in place, new law": Case(sync="in_place"),
@@ -122,7 +134,7 @@ class Watched(Play):
         live = self.state.replicas["num_live"]
         assert np.all(live + self.state.replicas["num_free"] == self.case.max_live)
         assert self.state.counters["num_live"][0] == live.sum()
-        started, finished = self.state.counters["next_sequence"][0], self.state.counters["finished"][0]
+        started, finished = self.state.counters["started"][0], self.state.counters["finished"][0]
         assert started == finished + live.sum()
 
 
