@@ -196,8 +196,8 @@ def test_an_unknown_scenario_is_one_line(command: Command) -> None:
             "made-up.toml: weight_sync.seconds: 2026-01-01 is a date or a time; no field ",
         ),
         (
-            "engine.kv_cache_tokens=512",
-            "engine.kv_cache_tokens: the KV cache of a replica holds 512 tokens (arm baseline",
+            "engine.kv_cache_tokens=500",
+            "engine.kv_cache_tokens: the KV cache of a replica holds 496 tokens (arm baseline",
         ),
         (
             "engine.gpu_memory_utilization=0.01",
