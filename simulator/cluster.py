@@ -191,9 +191,9 @@ class Run:
 
     def drop_leftovers(self) -> None:
         """Throw away what the next batch does not need: what is under way or waits, and finished groups beyond it."""
+        if self.side.num_submitted > self.num_taken + self.num_gone + (self.side.num_ready - self.next_ready):
+            self.side.discard(self.now_s)  # and some may still finish in the step that they are in
         self._num_surplus = self.side.num_ready - self.next_ready - self.parts.fetch_groups
-        if self.side.num_submitted > self.num_taken + self.num_gone + self.parts.fetch_groups + self._num_surplus:
-            self.side.discard(self.now_s)
 
     def take_batch(self) -> Batch:
         """Take the next groups out of the buffer, in the order in which they became ready."""

@@ -17,7 +17,7 @@ the trainer fetches, and new ones admitted in their place (TRL, miles); those un
 makes them too old (prime-rl)."""
 RefillRule = Literal["at_once", "by_round"]
 """When a filter has left too few groups, the next round is submitted: as soon as those ready and under way are fewer
-than the RL step needs (slime); when nothing is under way any more (DAPO in verl)."""
+than the RL step needs (slime); when nothing is under way any more, as every round is generated whole (verl DAPO)."""
 LeftoverRule = Literal["drop", "resume"]
 """What becomes of groups beyond those that an RL step needs, when it has them: they are thrown away; the finished ones
 are kept for the next step, and the others go on in it (partial rollout)."""

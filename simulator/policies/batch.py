@@ -15,7 +15,7 @@ class Batches:
         self._is_generating = False
         self.generation_s = 0.0
         """Duration of the last generation phase."""
-        if run.parts.workload.has_filter:
+        if run.parts.workload.has_filter and policy.refill != "by_round":
             run.clock.refill_with(self._refill)
 
     def generate(self) -> Process:
@@ -23,11 +23,21 @@ class Batches:
         run, begin_s = self._run, self._run.now_s
         self._is_generating = True
         self._submit(self._round_groups - self._outstanding())
+        if self._policy.refill == "by_round":
+            yield from self._finish_rounds()
         yield run.batch_ready()
         self._is_generating = False
         self.generation_s = run.now_s - begin_s
         if self._policy.leftover != "resume":
             run.drop_leftovers()
+
+    def _finish_rounds(self) -> Process:
+        """Let whole rounds end until enough of their groups have passed the filter."""
+        run = self._run
+        yield run.clock.drained()
+        while run.side.num_ready < run.next_ready + run.parts.fetch_groups:
+            self._submit(self._round_groups)
+            yield run.clock.drained()
 
     def _outstanding(self) -> int:
         """Return the groups that are ready, under way or waiting to begin."""
@@ -37,6 +47,5 @@ class Batches:
         self._run.side.submit(self._run.side.num_submitted + max(num_groups, 0), self._run.now_s)
 
     def _refill(self) -> None:
-        is_round_over = self._run.side.num_live == 0 or self._policy.refill != "by_round"
-        if self._is_generating and is_round_over and self._outstanding() < self._run.parts.groups_per_step:
+        if self._is_generating and self._outstanding() < self._run.parts.groups_per_step:
             self._submit(self._round_groups)

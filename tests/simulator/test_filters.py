@@ -44,7 +44,9 @@ def with_useful(small: Small, useful: list[bool], mode: int = JUMP) -> Run:
     "policy",
     [
         SynchronousPolicy(),
+        SynchronousPolicy(oversampling=1.5),
         SynchronousPolicy(oversampling=1.5, leftover="resume"),
+        SynchronousPolicy(oversampling=1.5, refill="by_round"),
         OneStepOffPolicy(refill="by_round"),
         OneStepOffPolicy(oversampling=1.5),
         fully_async(1, "abort_resume"),
@@ -77,7 +79,7 @@ def test_a_refill_by_round_costs_a_whole_generation_phase(mode: int) -> None:
     run = with_useful(small, [True, True, False, True], mode)
     assert run.log.steps[0].generation_s == pytest.approx(2 * GENERATION_S, rel=1e-12)
     assert all(step.generation_s == pytest.approx(GENERATION_S, rel=1e-12) for step in run.log.steps[1:])
-    assert run.num_dropped == 3  # of the second round only one was needed
+    assert run.num_dropped == 3  # of the second round only one was needed, and all four were generated
     assert run.side.num_filtered == 1
 
 
@@ -209,3 +211,12 @@ def test_running_groups_that_would_be_too_old_are_dropped_before_the_sync(mode: 
     kept = finished(small.but(policy=fully_async(1, "in_place", overdue="drop")), mode)
     assert run.side.num_discarded + run.num_dropped > 0
     assert kept.side.num_discarded == 0 < kept.num_dropped
+
+
+@each_mode
+def test_a_group_that_finishes_in_the_step_that_is_cut_short_is_a_leftover_too(mode: int) -> None:
+    """Replicas stop at their step boundaries, after the moment at which the batch was complete."""
+    small = Small(SynchronousPolicy(oversampling=1.5), SPREAD, group_size=1, num_replicas=3, max_running=16, step_s=5.0)
+    run = finished(small.but(prompts_per_step=24, num_steps=10, train_s=0.1), mode)
+    assert run.num_dropped > 0 < run.side.num_discarded
+    assert all(len(step.staleness) == 1 for step in run.log.steps)
