@@ -217,10 +217,6 @@ def _event(state: RolloutState, law: StepLaw, r: int) -> None:
         else:
             adopt(state, r)
     make_room(state, law, r)
-    if replica.pull_s >= 0.0 and replica.num_live == 0:
-        replica.sync_s += replica.pull_s
-        replica.time_s += replica.pull_s
-        replica.pull_s = -1.0
 
 
 @private
@@ -285,6 +281,10 @@ def _plan(state: RolloutState, table: StepTable, law: StepLaw, r: int) -> None:
     limits, replica = state.limits[0], state.replicas[r]
     answer_s = state.returns_s[r, 0] if replica.num_returns > 0 else np.inf
     if replica.num_running == 0 and replica.join_step < 0:
+        if replica.pull_s >= 0.0 and replica.num_live == 0:
+            replica.sync_s += replica.pull_s
+            replica.time_s += replica.pull_s
+            replica.pull_s = -1.0
         if replica.idle == 0:
             replica.idle, replica.idle_since_s = 1, replica.time_s
         set_next(state, r, replica.time_s if has_room(state, r) else max(answer_s, replica.time_s))

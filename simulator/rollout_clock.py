@@ -22,9 +22,13 @@ class _Waiter:
 
     event: simpy.Event
     num_groups: int
+    and_begun: bool = False
+    """Whether a drained rollout side must have nothing left to begin either."""
 
     def is_met(self, side: RolloutSide) -> bool:
-        return side.num_live == 0 if self.num_groups == NEVER else side.num_ready >= self.num_groups
+        if self.num_groups < NEVER:
+            return side.num_ready >= self.num_groups
+        return side.num_live == 0 and not (self.and_begun and side.num_waiting > 0)
 
     def happens_s(self, side: RolloutSide) -> float:
         return side.clock_s if self.num_groups == NEVER else side.ready_s(self.num_groups)
@@ -60,12 +64,16 @@ class RolloutClock:
         """Call this whenever a filter has taken a group out, and when the last sequence under way has ended."""
         self._refill = submit_more
 
+    def finished(self) -> simpy.Event:
+        """Return an event that happens when everything that has been submitted has ended."""
+        return self._wait(NEVER, and_begun=True)
+
     def forget(self, event: simpy.Event) -> None:
         """Do not wake whoever waited for this: it has failed."""
         self._waiters = [waiter for waiter in self._waiters if waiter.event is not event]
 
-    def _wait(self, num_groups: int) -> simpy.Event:
-        waiter = _Waiter(self._env.event(), num_groups)
+    def _wait(self, num_groups: int, *, and_begun: bool = False) -> simpy.Event:
+        waiter = _Waiter(self._env.event(), num_groups, and_begun)
         if waiter.is_met(self._side):
             return waiter.event.succeed()
         self._waiters.append(waiter)

@@ -34,10 +34,12 @@ class Batches:
     def _finish_rounds(self) -> Process:
         """Let whole rounds end until enough of their groups have passed the filter."""
         run = self._run
-        yield run.clock.drained()
+        yield run.clock.finished()
         while run.side.num_ready < run.next_ready + run.parts.fetch_groups:
+            if run.side.num_submitted == run.parts.workload.num_groups:
+                return  # used up by a trainer that fails too often; `batch_ready` says so
             self._submit(self._round_groups)
-            yield run.clock.drained()
+            yield run.clock.finished()
 
     def _outstanding(self) -> int:
         """Return the groups that are ready, under way or waiting to begin."""

@@ -1,6 +1,7 @@
 """Weight syncs for which not everybody waits: overlapped with training, or pulled by each replica."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,13 @@ def test_only_replicas_that_never_stop_can_sync_while_the_trainer_trains(tmp_pat
         made_up.scenario(tmp_path, 'policy={kind="synchronous"}', 'weight_sync.mode="pull"')
     with pytest.raises(ValidationError, match="swap_s: 2 has a meaning only when overlapped"):
         SecondsWeightSync(seconds=1.0, swap_s=2.0)
+
+
+@each_mode
+def test_a_replica_whose_last_response_ends_with_its_prefill_pulls_too(mode: int) -> None:
+    """Responses of one token never decode, so the last one of a draining replica ends where it is admitted."""
+    small = Small(fully_async(1, "wait"), ConstantLength(value=1), num_steps=12, train_s=0.1, sync_mode="pull")
+    run = Run(replace(small.but(max_running=1).parts(), max_live=8), mode=mode)
+    run.env.run(until=run.env.process(TRAINER_LIFE["fully_async"](run)))
+    assert run.num_taken == 12 * 4
+    assert (run.side.state.replicas["sync_s"] > 0).all()
