@@ -31,6 +31,7 @@ def check_run(
     """
     _check_samples(parts, side, num_taken, num_dropped)
     _check_tokens(side)
+    _check_drafts(parts, side)
     check_kv_cache(side.state)
     _check_time(parts, log)
     _check_versions(parts, side, log, num_published)
@@ -144,6 +145,18 @@ def _check_tokens(side: RolloutSide) -> None:
         raise InvariantError(
             f"tokens: {generated} generated, but samples that have begun have {whole}, of which {to_come} are still or "
             f"never to come, and restarts threw {restarted} away: {_REPORT}"
+        )
+
+
+def _check_drafts(parts: Parts, side: RolloutSide) -> None:
+    """Drafted = accepted + rejected: no verify step emits more than its draft tokens and one, nor less than one."""
+    replicas = side.state.replicas
+    steps, tokens = int(replicas["stretch_steps"].sum()), int(replicas["stretch_tokens"].sum())
+    drafted, accepted = parts.num_draft_tokens * steps, tokens - steps
+    if not 0 <= accepted <= drafted:
+        raise InvariantError(
+            f"drafts: {drafted} drafted in {steps} steps, which emitted {tokens} tokens, so {accepted} were accepted "
+            f"and {drafted - accepted} rejected: {_REPORT}"
         )
 
 

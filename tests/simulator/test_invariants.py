@@ -49,6 +49,16 @@ def test_a_lost_token_is_found() -> None:
         check(run)
 
 
+def test_a_token_that_was_never_drafted_is_found() -> None:
+    run = finished()
+    run.side.state.replicas["stretch_tokens"] += 1
+    run.side.state.counters["restarted_tokens"] += len(run.side.state.replicas)
+    with pytest.raises(
+        InvariantError, match=r"^drafts: 0 drafted in \d+ steps, which emitted \d+ tokens, so 2 were acc"
+    ):
+        check(run)
+
+
 def test_lost_time_is_found_on_either_side() -> None:
     run = finished()
     run.log.steps[0].train_s -= 0.05
