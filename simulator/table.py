@@ -165,9 +165,9 @@ def _times(report: RunReport) -> Table:
 def _lost(report: RunReport) -> Table:
     cells = {name: {**arm.lost.cells(), **_time_failed(arm)} for name, arm in _all(report)}
     titles = dict.fromkeys(title for row in cells.values() for title in row)
-    table = _table("arm", *titles)
-    for name, row in cells.items():
-        table.add_row(name, *(row.get(title, "-") for title in titles))
+    table = _table("loss", *cells)
+    for title in titles:
+        table.add_row(title, *(row.get(title, "-") for row in cells.values()))
     return table
 
 
