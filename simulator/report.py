@@ -26,7 +26,7 @@ from traces.report import (
     TrainerTime,
 )
 
-MODEL_VERSION = "1"
+MODEL_VERSION = "2"
 """Changes whenever the same scenario gets another answer."""
 
 COVERAGE = 0.9
