@@ -7,7 +7,7 @@ from torch import Tensor
 
 from profiler.models.decoder import Decoder
 from profiler.models.weights import WeightMaker
-from profiler.ops.sampling import VERIFIERS, Verifier
+from profiler.mtp.rejection import VERIFIERS, Verifier
 from profiler.timing import Work
 
 TEMPERATURE = 1.0

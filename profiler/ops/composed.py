@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from profiler.models.step import Step
+from profiler.mtp.rejection import probabilities
 from profiler.ops.bench import TEMPERATURE, Bench
 from profiler.ops.sample import propose
-from profiler.ops.sampling import probabilities
 from profiler.timing import Work
 
 

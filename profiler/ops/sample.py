@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from profiler.mtp import rejection
+from profiler.mtp.rejection import draw, probabilities
 from profiler.ops.bench import TEMPERATURE, Bench
-from profiler.ops.sampling import draw, greedy, probabilities
 from profiler.timing import Work
 
 
@@ -19,7 +20,4 @@ def sample(bench: Bench, batch: int, context_tokens: int, tokens_per_seq: int) -
 
 def propose(bench: Bench, logits: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return draft tokens, and the distribution they were drawn from where the verify rule needs it."""
-    if bench.verify_rule == "greedy_draft":
-        return greedy(logits), None
-    proposal = probabilities(logits, TEMPERATURE)
-    return draw(proposal), proposal
+    return rejection.propose(logits, bench.verify_rule, TEMPERATURE)

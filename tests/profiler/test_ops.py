@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 from profiler.models.decoder import build_decoder  # noqa: E402
 from profiler.models.rank import slice_rank  # noqa: E402
 from profiler.models.weights import WeightMaker, num_bytes, tensors_of  # noqa: E402
+from profiler.mtp.rejection import VERIFIERS  # noqa: E402
 from profiler.ops.bench import Bench  # noqa: E402
 from profiler.ops.composed import speculative_step  # noqa: E402
 from profiler.ops.registry import PREPARE  # noqa: E402
-from profiler.ops.sampling import VERIFIERS  # noqa: E402
 from profiler.timing import MAX_REPEATS, MIN_REPEATS, CpuTimer, num_repeats  # noqa: E402
 from tests.profiler import shapes  # noqa: E402
 from traces.architecture import Architecture  # noqa: E402
