@@ -1,8 +1,8 @@
 """Verification of drafts, lossless: what leaves is distributed as the target's own tokens.
 
 A rule says with which chance each draft passes, which count of drafts follows from the passes, and what is emitted
-after them. Those are plain functions of probabilities, so that a test can go through every outcome; chance enters last. Does
-not know models, nor waits for a GPU: nothing here comes back to the host.
+after them. Those are plain functions of probabilities, so that a test can go through every outcome; chance enters last.
+Does not know models, nor waits for a GPU: nothing here comes back to the host.
 
 Losslessness needs the target as it is sampled from (temperature, top-k, top-p) and the proposal that drafts were really
 drawn from: `process` and `propose` make both as engines do. Drafting by argmax and verifying with the full q is biased.
