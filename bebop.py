@@ -9,6 +9,7 @@ VERBS = {
     "simulate": "predict the speedup of a scenario, and say why",
     "scenarios": "list the bundled scenarios",
     "profile": "make a latency trace",
+    "study": "train small models with MTP heads and count acceptance",
     "ui": "open the dashboard in a browser",
     "schema": "print the JSON Schema of a file format",
     "doctor": "show what this installation can do",
@@ -18,6 +19,7 @@ _MODULES = {
     "simulate": "simulator.cli",
     "scenarios": "simulator.cli",
     "profile": "profiler.cli",
+    "study": "profiler.mtp.cli",
     "ui": "dashboard.cli",
     "doctor": "traces.doctor",
 }

@@ -1,0 +1,183 @@
+"""What a study leaves behind: a table, JSON, and AcceptanceTraces that a scenario can use. Does not measure."""
+
+import datetime
+import math
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from profiler.mtp.acceptance import row
+from profiler.mtp.laws import Line
+from profiler.mtp.study import LOSSES_COMPARED, NUM_DRAFTS, ONLINE, RECIPES, TEMPERATURES, Results
+from profiler.mtp.verdicts import (
+    Estimate,
+    accept_rate,
+    bin_lines,
+    domains_of,
+    late,
+    rl_lines,
+    temperature_curve,
+    verdicts,
+)
+from traces.acceptance import AcceptanceLaw, AcceptanceRow, AcceptanceTrace, VerifyRule
+from traces.base import Origin, Provenance
+
+TEMPERATURE_CURVES = (("ce", "greedy_draft"), ("ce", "rejection"), ("e2e_tv", "rejection"), ("e2e_tv", "block"))
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return what `bebop study mtp --json` prints."""
+    domains = domains_of(results)
+    rates = {domain: {loss: accept_rate(results, domain, loss) for loss in LOSSES_COMPARED} for domain in domains}
+    answer: dict[str, Any] = {
+        "accept_rate": {d: {loss: round(e.mean, 5) for loss, e in of.items()} for d, of in rates.items()},
+        "accept_rate_interval": {d: {loss: _interval(e) for loss, e in of.items()} for d, of in rates.items()},
+        "slope": {},
+        "slope_interval": {},
+        "verdicts": {
+            name: {"claim": one.claim, "outcome": one.outcome.value, "why": one.why}
+            for name, one in verdicts(results).items()
+        },
+        "size": results.size.name,
+        "seeds": len(results.size.seeds),
+        "seconds": round(results.seconds, 1),
+    }
+    if "math" in domains:
+        answer["accept_length_by_temperature"] = {
+            f"{rule}, {loss}": {f"{t:g}": round(e.mean, 4) for t, e in temperature_curve(results, loss, rule).items()}
+            for loss, rule in TEMPERATURE_CURVES
+        }
+    if results.rl:
+        lines = rl_lines(results)
+        answer["slope"] = {name: round(line.slope_per_nat, 4) for name, line in lines.items()}
+        answer["slope_interval"] = {
+            name: [round(line.slope_low, 4), round(line.slope_high, 4)] for name, line in lines.items()
+        }
+        answer["accept_length_late_in_rl"] = {name: round(late(results, name).mean, 4) for name in (*RECIPES, *ONLINE)}
+    return answer
+
+
+def as_text(results: Results) -> str:
+    """Return the tables and the verdicts, for people."""
+    domains = domains_of(results)
+    lines = [
+        f"{results.size.name}: targets of {results.target_values:,} values, heads of {results.head_values:,}, "
+        f"{len(results.size.seeds)} seed(s), k = {NUM_DRAFTS}, {results.seconds:.0f} s",
+        "",
+        "Acceptance rate (AL - 1) / k, rejection sampling, temperature 1 (95 % interval)",
+        f"{'loss':12}" + "".join(f"{domain:>26}" for domain in domains),
+    ]
+    for loss in LOSSES_COMPARED:
+        lines.append(f"{loss:12}" + "".join(f"{accept_rate(results, domain, loss)!s:>26}" for domain in domains))
+    if "math" in domains:
+        lines += ["", "Accept length by temperature, math", f"{'':24}" + "".join(f"{t:8g}" for t in TEMPERATURES)]
+        for loss, rule in TEMPERATURE_CURVES:
+            curve = temperature_curve(results, loss, rule)
+            lines.append(f"{f'{rule}, {loss}':24}" + "".join(f"{curve[t].mean:8.3f}" for t in sorted(curve)))
+    if results.rl:
+        lines += ["", "Accept length over reinforcement learning, as a line in policy entropy"]
+        lines += [f"{name:24}{_line(line)}" for name, line in rl_lines(results).items()]
+        lines += ["", "Accept length over the last third of it"]
+        lines += [f"{name:24}{late(results, name)}" for name in (*RECIPES, *ONLINE)]
+    lines += ["", "Verdicts"]
+    lines += [f"{one.outcome.value:18}{one.claim}: {one.why}" for one in verdicts(results).values()]
+    return "\n".join(lines)
+
+
+def traces(results: Results, command: str) -> Iterator[AcceptanceTrace]:
+    """Yield the traces of a study: whole domains, bins of entropy, bins of position, steps of RL."""
+    stem = f"mtp-study-{results.size.name}"
+    where = _provenance(results, command)
+    means = [
+        row(
+            cell.found,
+            loss=cell.loss,
+            verify_rule=cell.verify_rule,
+            temperature=cell.temperature,
+            task=cell.domain,
+            with_entropy=False,
+        )
+        for cell in results.cells
+    ]
+    yield _trace(stem, results, where, means)
+    of_bins, of_places = [], []
+    for cell in results.cells:
+        same = {"loss": cell.loss, "verify_rule": cell.verify_rule, "temperature": cell.temperature}
+        of_bins += [row(one, task=cell.domain, with_entropy=True, **same) for one in cell.entropy_bins]  # type: ignore[arg-type]
+        of_places += [
+            row(one, task=f"{cell.domain}, from token {place}", with_entropy=False, **same)  # type: ignore[arg-type]
+            for place, one in cell.place_bins
+        ]
+    laws = [
+        _law(line, name, f"bins_{domain}", "over bins of the entropy where the first draft stands")
+        for domain in domains_of(results)
+        for name, line in bin_lines(results, domain).items()
+    ]
+    yield _trace(f"{stem}-entropy", results, where, of_bins, laws)
+    yield _trace(f"{stem}-places", results, where, of_places)
+    if results.rl:
+        along = [_law(line, name, "rl_sums", "over RL steps") for name, line in rl_lines(results).items()]
+        yield _trace(f"{stem}-rl", results, where, list(_rl_rows(results)), along)
+
+
+def _rl_rows(results: Results) -> Iterator[AcceptanceRow]:
+    for point in results.rl:
+        for name, (loss, rule) in RECIPES.items():
+            made = row(point.found[name], loss=loss, verify_rule=rule, temperature=1.0, task="sums", with_entropy=False)
+            # The policy's entropy over its tokens, not that where drafts begin: what a scenario's trajectory holds.
+            yield made.model_copy(update={"entropy_nats": round(point.entropy_nats, 5), "rl_step": point.step})
+
+
+def _law(line: Line, recipe: str, fit: str, how: str) -> AcceptanceLaw:
+    return AcceptanceLaw(
+        recipe=recipe,
+        fit=fit,
+        verify_rule=VerifyRule(RECIPES[recipe][1]),
+        num_draft_tokens=NUM_DRAFTS,
+        intercept=min(max(line.intercept, 0.0), 17.0),
+        slope_per_nat=line.slope_per_nat,
+        slope_sd_per_nat=line.slope_sd_per_nat,
+        entropy_low_nats=line.entropy_low_nats,
+        entropy_high_nats=line.entropy_high_nats,
+        origin=Origin.MODELLED,
+        source=f"least squares {how}, {line.num_points} points",
+    )
+
+
+def _trace(
+    name: str, results: Results, where: Provenance, rows: list[AcceptanceRow], laws: list[AcceptanceLaw] | None = None
+) -> AcceptanceTrace:
+    model = f"byte-level decoder of {results.target_values:,} values, MTP head of {results.head_values:,}"
+    return AcceptanceTrace(name=name, model=model, rows=tuple(rows), laws=tuple(laws or ()), provenance=where)
+
+
+def _provenance(results: Results, command: str) -> Provenance:
+    size = results.size
+    reached = ", ".join(f"{domain} {nats:.2f}" for domain, nats in results.target_nats.items())
+    return Provenance(
+        source="counted on models that `bebop study mtp` trains from nothing, with their own MTP heads",
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        command=command,
+        versions={
+            "bebop-rollout": version("bebop-rollout"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        notes=f"{size}. Targets reached a next-token loss of {reached} nats per character. Text is characters of code, "
+        "worked arithmetic and dialogues with tools; steps count where the policy writes itself, with all k positions. "
+        "Tiny models on tiny text: the shape of an effect may carry over to real ones, no number here does.",
+    )
+
+
+def _interval(found: Estimate) -> list[float]:
+    return [round(found.low, 5), round(found.high, 5)]
+
+
+def _line(line: Line) -> str:
+    slope = f"{line.slope_per_nat:+.3f} ({line.slope_low:+.3f} to {line.slope_high:+.3f})"
+    span = f"H {line.entropy_low_nats:.3f} to {line.entropy_high_nats:.3f}"
+    value = f"{line.intercept:.3f}" if math.isfinite(line.intercept) else "-"
+    return f"{value} {slope} per nat, {span}, {line.num_points} points"
