@@ -73,7 +73,7 @@ def test_an_unknown_option_of_a_verb_is_one_line_and_exit_code_2() -> None:
     assert result.stderr == "bebop: unrecognized arguments: --jsn; see `bebop doctor --help`\n"
 
 
-@pytest.mark.parametrize("verb", ["simulate", "scenarios", "profile", "ui"])
+@pytest.mark.parametrize("verb", ["simulate", "scenarios", "profile", "study", "ui"])
 def test_each_verb_reaches_its_package_with_its_arguments(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Module:
         @staticmethod
