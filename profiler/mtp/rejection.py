@@ -143,7 +143,8 @@ def block_chances(target_BkV: Tensor, draft_Bk: Tensor, proposal_BkV: Tensor | N
         if position + 1 < num_drafts:
             after = (weight_B[:, None] * target_BkV[:, position + 1] - proposal_BkV[:, position + 1]).clamp(min=0.0)
             left_B = after.sum(-1)
-            chances.append(left_B / (left_B + 1.0 - weight_B).clamp(min=1e-20))
+            # 1 - weight first: left + 1 would round a small left away, and the chance would be anything.
+            chances.append(left_B / (left_B + (1.0 - weight_B)).clamp(min=1e-30))
         else:
             chances.append(weight_B)
     return Chances(torch.stack(chances, dim=1), torch.stack(weights, dim=1))

@@ -269,6 +269,16 @@ def test_a_rejection_that_rounding_leaves_nothing_for_emits_a_token_of_the_targe
     assert draw(weights).tolist() == [5]
 
 
+@pytest.mark.parametrize("rest", [1e-3, 1e-9, 1e-20])
+def test_chances_of_block_verification_are_chances_also_where_p_and_q_nearly_agree(rest: float) -> None:
+    target = torch.tensor([[[1.0, 0.0, 0.0], [1.0, rest, 0.0], [1.0, 0.0, 0.0]]])
+    proposal = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 0.0, rest]]])
+    chances = VERIFIERS["block"].chances(target, torch.tensor([[0, 0]]), proposal)
+    assert chances.pass_Bk.tolist() == [[1.0, 1.0]]
+    law = VERIFIERS["block"].law(chances.pass_Bk)
+    assert law.sum().item() == pytest.approx(1.0)
+
+
 def test_a_rule_without_its_proposal_says_so() -> None:
     with pytest.raises(ValueError, match="proposal: missing"):
         VERIFIERS["rejection"](TARGET[None], torch.tensor([[0, 0]]))
