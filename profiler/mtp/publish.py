@@ -52,7 +52,8 @@ def as_json(results: Results) -> dict[str, Any]:
         }
     if results.rl:
         lines = rl_lines(results)
-        answer["slope"] = {name: round(line.slope_per_nat, 4) for name, line in lines.items()}
+        answer["slope"] = {name: round(lines[name].slope_per_nat, 4) for name in RECIPES}
+        answer["slope_online"] = {name: round(lines[name].slope_per_nat, 4) for name in ONLINE}
         answer["slope_interval"] = {
             name: [round(line.slope_low, 4), round(line.slope_high, 4)] for name, line in lines.items()
         }
@@ -119,7 +120,9 @@ def traces(results: Results, command: str) -> Iterator[AcceptanceTrace]:
     yield _trace(f"{stem}-entropy", results, where, of_bins, laws)
     yield _trace(f"{stem}-places", results, where, of_places)
     if results.rl:
-        along = [_law(line, name, "rl_sums", "over RL steps") for name, line in rl_lines(results).items()]
+        along = [
+            _law(line, name, "rl_sums", "over RL steps") for name, line in rl_lines(results).items() if name in RECIPES
+        ]
         yield _trace(f"{stem}-rl", results, where, list(_rl_rows(results)), along)
 
 
@@ -168,7 +171,8 @@ def _provenance(results: Results, command: str) -> Provenance:
         },
         notes=f"{size}. Targets reached a next-token loss of {reached} nats per character. Text is characters of code, "
         "worked arithmetic and dialogues with tools; steps count where the policy writes itself, with all k positions. "
-        "Tiny models on tiny text: the shape of an effect may carry over to real ones, no number here does.",
+        "Tiny models on tiny text: the shape of an effect may carry over to real ones, no number here does. In RL the "
+        "policy moves away from frozen heads as its entropy rises: a line over RL steps holds both effects.",
     )
 
 
