@@ -14,9 +14,15 @@ from simulator.rollout_state import I64, PER_STEP, Record, Records, RolloutState
 
 @private
 def whole_blocks(limits: Record, context_tokens: int) -> float:
-    """Return the KV tokens that one sequence takes."""
+    """Return the KV tokens that one sequence takes to be admitted.
+
+    When jumping no fewer than it is taken to hold afterwards: prompts that fill their blocks would overflow the cache.
+    """
     tokens = context_tokens + limits.tokens_per_seq - 1
-    return np.ceil(tokens / limits.block_tokens) * limits.block_tokens
+    whole = np.ceil(tokens / limits.block_tokens) * limits.block_tokens
+    if limits.mode == PER_STEP:
+        return whole
+    return max(whole, tokens + 0.5 * (limits.block_tokens - 1))
 
 
 @private

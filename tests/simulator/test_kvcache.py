@@ -111,3 +111,13 @@ def test_blocks_allocated_and_free_are_all_blocks_at_every_moment(case: Case, mo
             check_kv_cache(self.state)
 
     assert total(Watched(case, 1, mode, cuts=150).run().state, "preemptions") > 0
+
+
+@pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
+def test_prompts_that_fill_their_blocks_are_admitted_as_they_are_counted_afterwards(mode: int) -> None:
+    """Twelve prompts of 16 tokens, no block of which is half empty, and a cache of 12.5 of them."""
+    case = Case(k=0, num_replicas=1, max_running=12, max_live=12, kv_tokens=200.0, block_tokens=16)
+    state = state_of(case, workload_from([16] * 12, [40] * 12), mode)
+    submit(state, flat_table(0.25, 1.0), build_step_law(np.array([[1.0]]), 1000), 12, 0.0)
+    assert state.replicas["num_running"][0] > 1
+    check_kv_cache(state)
