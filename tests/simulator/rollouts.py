@@ -82,6 +82,17 @@ def workload_from(inputs: list[int], outputs: list[int]) -> Workload:
     )
 
 
+def two_turns() -> Workload:
+    """Return one trajectory: 10 tokens read, 5 emitted, 100 s at a tool, 20 read, 10 emitted."""
+    return replace(
+        workload_from([10], [15]),
+        first_turn=np.array([0, 2]),
+        input_tokens=np.array([10, 20], np.int32),
+        output_tokens=np.array([5, 10], np.int32),
+        delay_s=np.array([0.0, 100.0], np.float32),
+    )
+
+
 def table_of(case: Case) -> StepTable:
     padded = np.ceil(np.arange(case.max_running + 1)[:, None] / case.padding) * case.padding
     step_s = 1e-3 + 2e-4 * padded + 1e-6 * padded * KNOTS**case.bend

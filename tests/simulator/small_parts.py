@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from simulator.cluster import Run
 from simulator.config import (
     ConstantLength,
     FullyAsyncPolicy,
@@ -18,6 +19,7 @@ from simulator.config import (
 from simulator.metrics import Outcome, measure
 from simulator.parts import Parts
 from simulator.policies import run_cluster
+from simulator.policies.run import TRAINER_LIFE
 from simulator.rng import stream_key
 from simulator.rollout_state import JUMP
 from simulator.step_law import StepLaw, build_step_law
@@ -111,6 +113,13 @@ class Small:
     def outcome(self, *, warmup_steps: int = 2, mode: int = JUMP) -> Outcome:
         parts = self.parts()
         return measure(run_cluster(parts, mode=mode), parts, warmup_steps)
+
+
+def finished(small: Small, mode: int = JUMP) -> Run:
+    """Run to the end, and keep everything of the run."""
+    run = Run(small.parts(), mode=mode)
+    run.env.run(until=run.env.process(TRAINER_LIFE[small.policy.kind](run)))
+    return run
 
 
 def fully_async(max_staleness: int | None = 1, in_flight: str = "abort_resume", **fields: object) -> FullyAsyncPolicy:

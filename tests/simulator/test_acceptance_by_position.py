@@ -19,6 +19,7 @@ from simulator.scenario_file import ScenarioError, load_scenario
 from simulator.speculation import shifted_log_odds
 from simulator.step_law import build_step_law, draw_until
 from tests.simulator.rollouts import ALL, PMF, Case, Play, bytes_of, flat_table, play, state_of, total, workload_from
+from tests.simulator.small_scenario import SMALL
 
 ALPHA = 1e-4
 NUM_SEEDS = 60
@@ -145,16 +146,6 @@ def test_one_piece_costs_and_changes_nothing() -> None:
 
 
 # In a scenario
-
-SMALL = (
-    "cluster.num_rollout_gpus=2",
-    "cluster.num_train_gpus=2",
-    "workload.prompts_per_step=8",
-    "workload.response_tokens={kind='lognormal', mean=400, sigma=0.8, maximum=2000}",
-    "engine.max_running_seqs=32",
-    "run.num_steps=6",
-    "run.replications=2",
-)
 
 
 def accept_length(*overrides: str, mode: int = JUMP) -> float:

@@ -13,6 +13,7 @@ from simulator.metrics import measure
 from simulator.policies import run_cluster
 from simulator.run import simulate
 from simulator.scenario_file import load_scenario
+from tests.simulator.small_scenario import SMALL
 from traces.base import Origin
 from traces.errors import TraceFormatError
 from traces.head_drift import load_head_drift
@@ -21,15 +22,6 @@ from traces.store import find_trace, load_trace
 from traces.workload import WorkloadTrace
 
 RECIPES = {"to": "TO", "rs_ce": "RS_CE", "rs_e2e_tv": "RS_TV"}
-SMALL = (
-    "cluster.num_rollout_gpus=2",
-    "cluster.num_train_gpus=2",
-    "workload.prompts_per_step=8",
-    "workload.response_tokens={kind='lognormal', mean=400, sigma=0.8, maximum=2000}",
-    "engine.max_running_seqs=32",
-    "run.num_steps=6",
-    "run.replications=2",
-)
 
 
 def dynamics(head: HeadConfig, recipe: str = "rs_e2e_tv", fit: str = "reasoning") -> HeadDynamics:

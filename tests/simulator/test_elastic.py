@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.cluster import Run
 from simulator.config import Router
 from simulator.errors import ScenarioError
 from simulator.failures import ReplicaFailures
@@ -14,25 +13,18 @@ from simulator.inputs import resolve
 from simulator.kernels import advance, bring_up, submit, take_down
 from simulator.metrics import measure
 from simulator.policies import run_cluster
-from simulator.policies.run import TRAINER_LIFE
 from simulator.rng import stream_key
 from simulator.rollout_state import ABORT, JUMP, PER_STEP, RESTART
 from simulator.run import simulate
 from simulator.step_law import build_step_law
 from tests.simulator import made_up
-from tests.simulator.rollouts import ALL, Case, Play, flat_table, state_of, total, workload_from
-from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, fully_async
+from tests.simulator.rollouts import ALL, Case, Play, flat_table, state_of, total, two_turns, workload_from
+from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, finished, fully_async
 
 each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 ACCEPTS = (0.2, 0.2, 0.2, 0.4)
 PLAIN = build_step_law(np.array([[1.0]]), 1000)
 TABLE = flat_table(0.25, 1.0)
-
-
-def finished(small: Small, mode: int = JUMP) -> Run:
-    run = Run(small.parts(), mode=mode)
-    run.env.run(until=run.env.process(TRAINER_LIFE[small.policy.kind](run)))
-    return run
 
 
 @each_mode
@@ -53,13 +45,7 @@ def test_a_sequence_goes_on_elsewhere_with_what_is_left_of_it(rule: int, tokens_
 @pytest.mark.parametrize(("rule", "again"), [(ABORT, 14), (RESTART, 10)], ids=["abort", "restart"])
 def test_a_trajectory_at_a_tool_comes_back_to_another_replica(rule: int, again: int, mode: int) -> None:
     """Nothing of it is cached there: 14 tokens of its first turn, or its prompt of 10, and then 20 observed ones."""
-    workload = replace(
-        workload_from([10], [15]),
-        first_turn=np.array([0, 2]),
-        input_tokens=np.array([10, 20], np.int32),
-        output_tokens=np.array([5, 10], np.int32),
-        delay_s=np.array([0.0, 100.0], np.float32),
-    )
+    workload = two_turns()
     state = state_of(Case(k=0, num_replicas=2), workload, mode)
     submit(state, TABLE, PLAIN, 1, 0.0)
     advance(state, TABLE, PLAIN, 50.0, ALL)

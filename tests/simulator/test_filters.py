@@ -12,18 +12,12 @@ from simulator.parts import groups_needed
 from simulator.policies import run_cluster
 from simulator.policies.run import TRAINER_LIFE
 from simulator.rollout_state import DISCARDED, JUMP, PER_STEP
-from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, fully_async
+from tests.simulator.small_parts import PREFILL_S, RESPONSE, SPREAD, STEP_S, Small, finished, fully_async
 
 each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 GENERATION_S = PREFILL_S + (RESPONSE - 1) * STEP_S
 ACCEPTS = (0.2, 0.2, 0.2, 0.4)
 TAIL = LognormalLength(mean=80, sigma=1.2, maximum=3000)
-
-
-def finished(small: Small, mode: int = JUMP) -> Run:
-    run = Run(small.parts(), mode=mode)
-    run.env.run(until=run.env.process(TRAINER_LIFE[small.policy.kind](run)))
-    return run
 
 
 def with_useful(small: Small, useful: list[bool], mode: int = JUMP) -> Run:

@@ -13,16 +13,8 @@ from simulator.policies import run_cluster
 from simulator.rollout_state import JUMP, PER_STEP
 from simulator.run import simulate
 from simulator.scenario_file import ScenarioError, load_scenario
+from tests.simulator.small_scenario import SMALL
 
-SMALL = (
-    "cluster.num_rollout_gpus=2",
-    "cluster.num_train_gpus=2",
-    "workload.prompts_per_step=8",
-    "workload.response_tokens={kind='lognormal', mean=400, sigma=0.8, maximum=2000}",
-    "engine.max_running_seqs=32",
-    "run.num_steps=6",
-    "run.replications=2",
-)
 ADAPTIVE = "arms.to.draft_length={kind='adaptive'}"
 
 

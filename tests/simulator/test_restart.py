@@ -1,6 +1,5 @@
 """Weight syncs that throw away what was running, and those that compute its KV cache again."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from simulator.rollout_state import JUMP, PER_STEP, RECOMPUTE, RESTART
 from simulator.run import simulate
 from simulator.step_law import build_step_law
 from tests.simulator import made_up
-from tests.simulator.rollouts import ALL, Case, Play, flat_table, play, state_of, total, workload_from
+from tests.simulator.rollouts import ALL, Case, Play, flat_table, play, state_of, total, two_turns, workload_from
 from tests.simulator.small_parts import Small, fully_async
 from traces.report import LostWork
 
@@ -79,13 +78,7 @@ def test_a_restarted_sequence_takes_its_whole_time_again(mode: int) -> None:
 @MODES
 def test_a_trajectory_at_a_tool_begins_again_at_once(mode: int) -> None:
     table, law = flat_table(0.25, 1.0), build_step_law(np.array([[1.0]]), 1000)
-    workload = replace(
-        workload_from([10], [15]),
-        first_turn=np.array([0, 2]),
-        input_tokens=np.array([10, 20], np.int32),
-        output_tokens=np.array([5, 10], np.int32),
-        delay_s=np.array([0.0, 100.0], np.float32),
-    )
+    workload = two_turns()
     state = state_of(Case(k=0, num_replicas=1), workload, mode)
     submit(state, table, law, 1, 0.0)
     advance(state, table, law, 50.0, ALL)

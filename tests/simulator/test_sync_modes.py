@@ -13,17 +13,11 @@ from simulator.errors import ScenarioError
 from simulator.policies.run import TRAINER_LIFE
 from simulator.rollout_state import JUMP, PER_STEP
 from tests.simulator import made_up
-from tests.simulator.small_parts import SPREAD, Small, fully_async
+from tests.simulator.small_parts import SPREAD, Small, finished, fully_async
 
 each_mode = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 each_rule = pytest.mark.parametrize("in_flight", ["wait", "abort_resume", "restart", "in_place", "in_place_recompute"])
 ACCEPTS = (0.2, 0.2, 0.2, 0.4)
-
-
-def finished(small: Small, mode: int = JUMP) -> Run:
-    run = Run(small.parts(), mode=mode)
-    run.env.run(until=run.env.process(TRAINER_LIFE[small.policy.kind](run)))
-    return run
 
 
 @each_mode
