@@ -126,7 +126,7 @@ def queue_fresh(state: RolloutState, r: int) -> None:
     limits = state.limits[0]
     slot = start(state, r)
     state.slots[r * limits.max_live + slot].status = QUEUED
-    _queue_back(state, r, slot)
+    queue_back(state, r, slot)
 
 
 @private
@@ -189,13 +189,13 @@ def enqueue(state: RolloutState, r: int, slot: int) -> None:
     if not limits.keep_prefix or record.flush != replica.flushes:
         record.fresh_tokens = record.context_tokens
     record.status = QUEUED
-    _queue_back(state, r, slot)
+    queue_back(state, r, slot)
     if replica.is_down == 1:
         counters.num_orphans += 1
 
 
 @private
-def _queue_back(state: RolloutState, r: int, slot: int) -> None:
+def queue_back(state: RolloutState, r: int, slot: int) -> None:
     """Let a sequence wait behind all others."""
     limits, replica = state.limits[0], state.replicas[r]
     state.queue[r, (replica.queue_head + replica.queue_len) % limits.max_live] = slot

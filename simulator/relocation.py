@@ -3,6 +3,7 @@
 Does not know why the replica goes down, or what is left of a sequence's tokens.
 """
 
+from simulator.admission import queue_back
 from simulator.compiled import private
 from simulator.heaps import return_push, set_next
 from simulator.rollout_state import FREE, QUEUED, RolloutState
@@ -50,12 +51,11 @@ def wake_idle(state: RolloutState, time_s: float) -> None:
 
 @private
 def _move_first_waiting(state: RolloutState, r: int, target: int) -> None:
-    limits, replica, other = state.limits[0], state.replicas[r], state.replicas[target]
+    limits, replica = state.limits[0], state.replicas[r]
     slot = _move(state, r, state.queue[r, replica.queue_head], target)
     replica.queue_head = (replica.queue_head + 1) % limits.max_live
     replica.queue_len -= 1
-    state.queue[target, (other.queue_head + other.queue_len) % limits.max_live] = slot
-    other.queue_len += 1
+    queue_back(state, target, slot)
 
 
 @private

@@ -133,6 +133,16 @@ def _fill_last_steps(pmf: F64, cdf: F64, guide: I64) -> None:
 
 
 @inlined
+def _draw_block(law: StepLaw, cls: int, level: int, u: float) -> int:
+    """Return the tokens that 2**level steps emit, from a uniform number."""
+    i = law.block_guide[cls, level, int(u * _GUIDE)]
+    start = law.block_offset[cls, level]
+    while law.block_cdf[start + i] <= u:
+        i += 1
+    return (1 << level) + law.block_low[cls, level] + i
+
+
+@inlined
 def draw_steps(law: StepLaw, cls: int, key: np.uint64, counter: int, tokens: int) -> tuple[int, int]:
     """Return (steps that `tokens` tokens need, next unused counter); exact in law."""
     if law.num_draft_tokens == 0:
@@ -145,14 +155,10 @@ def draw_steps(law: StepLaw, cls: int, key: np.uint64, counter: int, tokens: int
         level = top
         while (width << level) >= left:
             level -= 1
-        u = uniform(key, counter)
+        block_tokens = _draw_block(law, cls, level, uniform(key, counter))
         counter += 1
-        i = law.block_guide[cls, level, int(u * _GUIDE)]
-        start = law.block_offset[cls, level]
-        while law.block_cdf[start + i] <= u:
-            i += 1
         steps += 1 << level
-        left -= (1 << level) + law.block_low[cls, level] + i
+        left -= block_tokens
     u = uniform(key, counter)
     n = law.last_guide[cls, left, int(u * _LAST_GUIDE)]
     while law.last_cdf[cls, left, n] <= u:
@@ -174,14 +180,10 @@ def draw_until(law: StepLaw, cls: int, key: np.uint64, counter: int, tokens: int
     while emitted < tokens:
         while level > 0 and (width << level) >= tokens - emitted:
             level -= 1
-        u = uniform(key, counter)
+        block_tokens = _draw_block(law, cls, level, uniform(key, counter))
         counter += 1
-        i = law.block_guide[cls, level, int(u * _GUIDE)]
-        start = law.block_offset[cls, level]
-        while law.block_cdf[start + i] <= u:
-            i += 1
         steps += 1 << level
-        emitted += (1 << level) + law.block_low[cls, level] + i
+        emitted += block_tokens
     return steps, emitted, counter
 
 
