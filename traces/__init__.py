@@ -4,6 +4,7 @@ from traces.acceptance import AcceptanceLaw, AcceptanceRow, AcceptanceTrace, Ver
 from traces.base import SCHEMA_VERSION, Origin, Provenance, Trace
 from traces.errors import TraceError, TraceFormatError, TraceIntegrityError
 from traces.latency import LatencyRow, LatencyTrace, Operation
+from traces.measured import MeasuredRun, MeasuredStep
 from traces.report import RunReport
 from traces.store import CatalogueEntry, find_trace, list_traces, load_trace, save_trace
 from traces.workload import EntropyPoint, SequenceRow, Turn, WorkloadTrace
@@ -17,6 +18,8 @@ __all__ = [
     "EntropyPoint",
     "LatencyRow",
     "LatencyTrace",
+    "MeasuredRun",
+    "MeasuredStep",
     "Operation",
     "Origin",
     "Provenance",

@@ -23,7 +23,7 @@ from traces.strict_json import parse, parse_object
 HEADER_KEY = b"bebop_trace"
 """Key of the schema metadata that holds everything but the rows, as JSON."""
 
-TABLE_FIELDS = {"latency": "rows", "acceptance": "rows", "workload": "sequences"}
+TABLE_FIELDS = {"latency": "rows", "acceptance": "rows", "workload": "sequences", "measured": "steps"}
 """Field of each trace whose items are the rows of the table."""
 
 MAX_HEADER_BYTES = 8_000_000

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from traces.acceptance import AcceptanceTrace
 from traces.base import Trace
 from traces.latency import LatencyTrace
+from traces.measured import MeasuredRun
 from traces.report import RunReport
 from traces.workload import WorkloadTrace
 
@@ -16,6 +17,7 @@ TRACES: dict[str, type[Trace]] = {
     "latency": LatencyTrace,
     "acceptance": AcceptanceTrace,
     "workload": WorkloadTrace,
+    "measured": MeasuredRun,
 }
 """Every trace format by its `kind`."""
 

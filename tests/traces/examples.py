@@ -9,6 +9,8 @@ from traces import (
     EntropyPoint,
     LatencyRow,
     LatencyTrace,
+    MeasuredRun,
+    MeasuredStep,
     Operation,
     Origin,
     Provenance,
@@ -17,6 +19,7 @@ from traces import (
     VerifyRule,
     WorkloadTrace,
 )
+from traces.measured import Speculation
 
 PROVENANCE = Provenance(source="made up for a test", created="2026-01-31")
 
@@ -130,4 +133,22 @@ workload_traces = st.builds(
     sequences=st.lists(sequence_rows, max_size=8).map(tuple),
     entropy=st.just((EntropyPoint(rl_step=0, entropy_nats=0.5),)),
 )
-traces = latency_traces | acceptance_traces | workload_traces
+measured_steps = st.builds(
+    MeasuredStep,
+    step=st.integers(0, 2**62),
+    segment=st.integers(0, 3),
+    step_s=_some(st.floats(0, 1e7)),
+    entropy_nats=_some(st.floats(0, 20)),
+    speculation=st.none() | st.builds(Speculation, per_position=st.lists(fractions, max_size=4).map(tuple)),
+    logged=st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+)
+measured_runs = st.builds(
+    MeasuredRun,
+    name=names,
+    provenance=provenances,
+    framework=texts,
+    steps=st.lists(measured_steps, min_size=1, max_size=8, unique_by=lambda each: (each.segment, each.step)).map(
+        lambda steps: tuple(sorted(steps, key=lambda each: (each.segment, each.step)))
+    ),
+)
+traces = latency_traces | acceptance_traces | workload_traces | measured_runs

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 import simulator
 from simulator.config import Scenario
-from traces.schema import FORMATS, SCHEMA_FOLDER, schema_text
+from traces.schema import FORMATS, SCHEMA_FOLDER, TRACES, schema_text
 
 COMMITTED: list[tuple[Path, type[BaseModel]]] = [
     *((SCHEMA_FOLDER / f"{kind}.json", model) for kind, model in FORMATS.items()),
@@ -32,7 +32,7 @@ def test_every_object_of_a_schema_refuses_unknown_keys(model: type[BaseModel]) -
 
 
 def test_every_field_of_a_trace_file_is_described() -> None:
-    for name in ("latency", "acceptance", "workload"):
+    for name in TRACES:
         schema = json.loads((SCHEMA_FOLDER / f"{name}.json").read_text())
         assert "sha256" in schema["properties"]
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
