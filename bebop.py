@@ -8,6 +8,7 @@ from collections.abc import Callable
 VERBS = {
     "simulate": "predict the speedup of a scenario, and say why",
     "scenarios": "list the bundled scenarios",
+    "trace": "write a run's timeline for Perfetto",
     "profile": "make a latency trace",
     "study": "train small models with MTP heads and count acceptance",
     "ui": "open the dashboard in a browser",
@@ -18,6 +19,7 @@ VERBS = {
 _MODULES = {
     "simulate": "simulator.cli",
     "scenarios": "simulator.cli",
+    "trace": "simulator.timeline_cli",
     "profile": "profiler.cli",
     "study": "profiler.mtp.cli",
     "ui": "dashboard.cli",
