@@ -194,7 +194,7 @@ def test_schema_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(json.loads(printed)) == ["latency", "report"]
     assert bebop.main(["schema", "latent"]) == 2
     assert capsys.readouterr().err == (
-        "bebop: no format 'latent'; the formats are latency, acceptance, workload, report, scenario\n"
+        "bebop: no format 'latent'; the formats are latency, acceptance, workload, measured, report, scenario\n"
     )
     assert bebop.main(["schema", "--write", str(tmp_path / "none")]) == 2
     assert (
