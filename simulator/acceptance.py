@@ -19,7 +19,7 @@ from simulator.speculation import FloatArray, shifted_accept_length
 from traces.acceptance import AcceptanceTrace
 from traces.base import Origin
 from traces.report import InputOrigin
-from traces.store import find_trace, load_trace
+from traces.store import load_named
 
 
 class Acceptance(Protocol):
@@ -57,7 +57,7 @@ def build_acceptance(
     """
     if isinstance(config, FixedAcceptance):
         return FixedRates(arm, np.array(config.cumulative), accept_length_shift)
-    trace = load_trace(find_trace(config.trace, "acceptance"), AcceptanceTrace)
+    trace = load_named(config.trace, AcceptanceTrace)
     if isinstance(config, LawAcceptance):
         law = find_law(trace, config, arm)
         return FittedLaw(arm, law, DECAY_OF_RECIPE[config.recipe], temperature, accept_length_shift)

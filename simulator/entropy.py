@@ -10,7 +10,7 @@ from simulator.errors import ScenarioError
 from simulator.evidence import Evidence, excess
 from traces.base import Origin
 from traces.report import InputOrigin
-from traces.store import find_trace, load_trace
+from traces.store import load_named
 from traces.workload import WorkloadTrace
 
 
@@ -63,7 +63,7 @@ def build_entropy(config: EntropyConfig | None) -> Entropy:
         return Entropy(((0, config.entropy_nats),), "the scenario")
     if isinstance(config, PiecewiseEntropy):
         return Entropy(config.points, "the scenario")
-    trace = load_trace(find_trace(config.trace, "workload"), WorkloadTrace)
+    trace = load_named(config.trace, WorkloadTrace)
     if not trace.entropy:
         raise ScenarioError(f"entropy.trace: {trace.name} holds no entropy; give a workload trace with entropy points")
     points = tuple((point.rl_step, point.entropy_nats) for point in trace.entropy)

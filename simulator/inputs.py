@@ -26,12 +26,13 @@ from simulator.step_table import scaled
 from simulator.trainer import TrainerCost, trainer_cost
 from simulator.weight_sync import weight_sync_s
 from simulator.workload import NO_FILTER, Bools, Workload, draw_useful, draw_workload, groups_per_step, trace_workload
+from traces.acceptance import AcceptanceTrace
 from traces.architecture import Architecture, load_architecture
 from traces.base import Trace, canonical_hash
 from traces.errors import TraceError
 from traces.hardware import Gpu, load_gpu
 from traces.latency import LatencyTrace
-from traces.store import find_trace, load_trace
+from traces.store import load_named
 from traces.workload import WorkloadTrace
 
 A = TypeVar("A")
@@ -107,10 +108,10 @@ class Inputs:
         if self.workload_trace is not None:
             traces.append(self.workload_trace)
         if scenario.entropy is not None and scenario.entropy.kind == "trace":
-            traces.append(load_trace(find_trace(scenario.entropy.trace, "workload")))
+            traces.append(load_named(scenario.entropy.trace, WorkloadTrace))
         for _, arm in sorted(scenario.arms.items()):
             if arm.acceptance is not None and arm.acceptance.kind != "fixed":
-                traces.append(load_trace(find_trace(arm.acceptance.trace, "acceptance")))
+                traces.append(load_named(arm.acceptance.trace, AcceptanceTrace))
         return canonical_hash([scenario.model_dump(mode="json"), [trace.content_hash() for trace in traces]])
 
 
@@ -122,6 +123,8 @@ class Noise:
     draft_and_verify: float = 1.0
     trainer: float = 1.0
     weight_sync: float = 1.0
+    accept_length: float | None = None
+    """Tokens added to every accept length; None: drawn for each source of acceptance, as the scenario says."""
 
 
 def resolve(scenario: Scenario) -> Inputs:
@@ -261,9 +264,10 @@ def make_parts(
         [Need(name, k, max_running, longest, kv_tokens, keeps_draft_cache) for k in choices]
     )
     table = scaled(table, noise.latency, [noise.draft_and_verify if k > 0 else 1.0 for k in choices])
-    shift = scenario.uncertainty.accept_length * _normal(
-        inputs, replication, "accept_length", arm.acceptance.model_dump_json() if arm.acceptance else ""
-    )
+    shift = noise.accept_length
+    if shift is None:
+        source = arm.acceptance.model_dump_json() if arm.acceptance else ""
+        shift = scenario.uncertainty.accept_length * _normal(inputs, replication, "accept_length", source)
     laws = Laws(inputs, name, shift, workload, table, scenario.run.first_step)
     parts = Parts(
         workload=workload,
@@ -334,11 +338,11 @@ def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceL
 
 
 def _load_latency(name: str) -> LatencyTrace:
-    return load_trace(find_trace(name, "latency"), LatencyTrace)
+    return load_named(name, LatencyTrace)
 
 
 def _load_workload(name: str) -> WorkloadTrace:
-    return load_trace(find_trace(name, "workload"), WorkloadTrace)
+    return load_named(name, WorkloadTrace)
 
 
 def _named(field_name: str, load: Callable[[A], T], name: A) -> T:

@@ -21,7 +21,7 @@ from traces import (
     save_trace,
 )
 from traces.schema import TRACES
-from traces.store import DATA_FOLDER, write_atomically
+from traces.store import DATA_FOLDER, load_named, write_atomically
 
 SUFFIXES = (".json", ".parquet")
 
@@ -171,6 +171,15 @@ def test_every_shipped_trace_loads_under_its_name_and_kind() -> None:
         assert trace.name == entry.name
         assert "sha256" in json.loads(entry.path.read_text()) if entry.path.suffix == ".json" else True
         assert find_trace(entry.name, entry.kind) == entry.path
+
+
+def test_a_trace_is_read_once_and_again_when_its_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "h200.json"
+    save_trace(examples.latency_trace(3), path)
+    first = load_named(str(path), LatencyTrace)
+    assert load_named(str(path), LatencyTrace) is first
+    save_trace(examples.latency_trace(4), path)
+    assert len(load_named(str(path), LatencyTrace).rows) == 4
 
 
 def test_shipped_names_are_unique_within_a_kind() -> None:
