@@ -8,6 +8,7 @@ from collections.abc import Callable
 VERBS = {
     "simulate": "predict the speedup of a scenario, and say why",
     "scenarios": "list the bundled scenarios",
+    "sensitivity": "say which unknown input the answer depends on most",
     "trace": "write a run's timeline for Perfetto",
     "profile": "make a latency trace",
     "study": "train small models with MTP heads and count acceptance",
@@ -19,6 +20,7 @@ VERBS = {
 _MODULES = {
     "simulate": "simulator.cli",
     "scenarios": "simulator.cli",
+    "sensitivity": "simulator.sensitivity_cli",
     "trace": "simulator.timeline_cli",
     "profile": "profiler.cli",
     "study": "profiler.mtp.cli",

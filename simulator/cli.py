@@ -4,14 +4,9 @@ import argparse
 import errno
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+from simulator.progress_bar import progress_bar
 from simulator.scenario_file import DEFAULT_SCENARIO, list_scenarios, load_scenario, parse_scenario, read_scenario
 from traces.console import ExitCode, Parser
 
@@ -37,7 +32,7 @@ def _simulate(argv: list[str]) -> int:
 
     from simulator.run import simulate  # compiled kernels: slow to import, and not needed for a mistake above
 
-    with _progress(scenario.name) as advance:
+    with progress_bar(scenario.name) as advance:
         report = simulate(scenario, progress=advance)
     if arguments.out is not None:
         from traces.store import write_atomically
@@ -90,19 +85,3 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.replications is not None:
         overrides.append(f"run.replications={arguments.replications}")
     return overrides
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on stderr while the block runs; nothing where stderr is no terminal."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task(label, total=1.0)
-    with bar:
-        yield lambda share: bar.update(task, completed=share)

@@ -86,6 +86,15 @@ def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scena
     for path, value in _leaves(content):
         if isinstance(value, datetime.date | datetime.time):
             raise ScenarioError(f"{name}: {path}: {value} is a date or a time; no field is one, quote it or remove it")
+    return parse_fields(content, name)
+
+
+def parse_fields(content: dict[str, Any], name: str) -> Scenario:
+    """Return the scenario that fields, as TOML or JSON has them, state.
+
+    Raises:
+        ScenarioError: One line with `name`, the field, the value, the limit and the next step.
+    """
     try:
         # As JSON, because only there strict validation takes a list where the model has a tuple.
         return Scenario.model_validate_json(json.dumps(content), strict=True)

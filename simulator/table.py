@@ -42,7 +42,7 @@ def answer(report: RunReport) -> str:
 def render(report: RunReport) -> str:
     """Return the whole answer as text of at most 118 columns, without colour."""
     out = StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    console = plain_console(out)
     console.print(f"{report.scenario}: {report.question}\n")
     console.print(answer(report) + "\n")
     for title, table in _tables(report):
@@ -59,6 +59,18 @@ def render(report: RunReport) -> str:
         f"{report.num_steps} RL steps, {report.warmup_steps} of warm-up left out; {report.replications} replications, "
         f"seed {report.seed}. Intervals hold 90 % of runs whose inputs err as `uncertainty` says."
     )
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def plain_console(out: StringIO) -> Console:
+    """Return a console that writes plain text of at most 118 columns."""
+    return Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+
+
+def rendered(table: Table) -> str:
+    """Return one table as text."""
+    out = StringIO()
+    plain_console(out).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

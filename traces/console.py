@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 EXTRAS = {
+    "SALib": "plan",
     "aiconfigurator_core": "aiconfigurator",
     "fastapi": "service",
     "playwright": "dev",
