@@ -8,6 +8,7 @@ from collections.abc import Callable
 VERBS = {
     "simulate": "predict the speedup of a scenario, and say why",
     "scenarios": "list the bundled scenarios",
+    "plan": "search for the best use of so many GPUs",
     "sensitivity": "say which unknown input the answer depends on most",
     "trace": "write a run's timeline for Perfetto",
     "profile": "make a latency trace",
@@ -20,6 +21,7 @@ VERBS = {
 _MODULES = {
     "simulate": "simulator.cli",
     "scenarios": "simulator.cli",
+    "plan": "simulator.plan_cli",
     "sensitivity": "simulator.sensitivity_cli",
     "trace": "simulator.timeline_cli",
     "profile": "profiler.cli",

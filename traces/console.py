@@ -40,6 +40,7 @@ EXTRAS = {
     "SALib": "plan",
     "aiconfigurator_core": "aiconfigurator",
     "fastapi": "service",
+    "optuna": "plan",
     "playwright": "dev",
     "plotly": "dashboard",
     "ray": "ray",
