@@ -97,7 +97,8 @@ def test_at_the_break_even_acceptance_drafting_neither_wins_nor_loses() -> None:
 
 
 def test_where_nothing_waits_for_generation_drafting_never_loses() -> None:
-    asked = scenario("areal", 'trainer={ kind = "linear", constant_s = 10000.0, s_per_token = 0.0 }')
+    slow = 'trainer={ kind = "linear", constant_s = 10000.0, s_per_token = 0.0 }'
+    asked = scenario("areal", slow, "arms.mtp_k3.train_overhead=0.0")
     found = break_even(asked, next(iter(asked.arms)))
     assert found.pays_at_any
     assert found.acceptance is None
@@ -106,3 +107,10 @@ def test_where_nothing_waits_for_generation_drafting_never_loses() -> None:
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(ScenarioError, match="no arm 'mtp'; the arms are "):
         optimize(scenario(), "mtp")
+
+
+def test_training_the_head_online_is_paid_at_any_acceptance() -> None:
+    slow = 'trainer={ kind = "linear", constant_s = 10000.0, s_per_token = 0.0 }'
+    found = break_even(scenario("areal", slow, "arms.mtp_k3.train_overhead=0.07"), "mtp_k3")
+    assert not found.pays_at_any
+    assert found.acceptance is None
