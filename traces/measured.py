@@ -166,6 +166,8 @@ class Setup(Strict):
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     max_turns: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    response_includes_observations: bool | None = None
+    """Whether the log's response lengths count what tools put in, too; then `response_tokens_*` are upper bounds."""
     num_draft_tokens: Annotated[int, Field(ge=0, le=64)] | None = None
     max_staleness_versions: Annotated[float, Field(ge=0)] | None = None
 
