@@ -4,6 +4,7 @@ One pass over the files, in bounded memory: lines become records, records steps;
 rules make canonical fields of them. Does not know any framework's keys.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,14 +16,17 @@ from typing import Any
 
 from traces.base import Provenance
 from traces.errors import TraceError, TraceFormatError
+from traces.importers.blocks import Blocks
 from traces.importers.formats import FRAMEWORKS
+from traces.importers.prime_rl import console_line
 from traces.importers.records import Record, Steps
 from traces.importers.rules import Context, Draft, Framework, drafts_of, measured_step, setup_of, votes
-from traces.importers.syntax import json_line, named_dictionary, step_line
-from traces.importers.tally import Tally
-from traces.importers.text import Piece, pieces
+from traces.importers.syntax import json_line, json_record, named_dictionary, step_line
+from traces.importers.tally import Tally, printable
+from traces.importers.text import Piece, document, head, pieces
 from traces.measured import ImportAccount, MeasuredRun, MeasuredStep, Quality, Setup
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
 COLLAPSED_TOKENS = 32
 """Responses this short on average are a collapse where the run began with ones of ten times the length."""
 MIXED_FRACTION = 0.2
@@ -35,12 +39,14 @@ class Reading:
 
     tally: Tally = field(default_factory=Tally)
     steps: Steps = field(init=False)
+    blocks: Blocks = field(init=False)
     facts: dict[str, Any] = field(default_factory=dict)
     frameworks: Counter[str] = field(default_factory=Counter)
     """Frameworks that records name."""
 
     def __post_init__(self) -> None:
         self.steps = Steps(self.tally)
+        self.blocks = Blocks(self.tally)
 
 
 def read_log(
@@ -67,37 +73,83 @@ def read_log(
         raise TraceError("no file to import; name at least one log")
     if format != "auto" and format not in FRAMEWORKS:
         raise TraceError(f"format {format!r} is not known; the formats are auto, {', '.join(FRAMEWORKS)}")
+    if name is not None and not NAME.fullmatch(name):
+        raise TraceError(f"name {name[:60]!r} does not match {NAME.pattern}; give letters, digits, dots, dashes")
     reading = Reading()
     for path in files:
-        _read_text(path, reading)
-    where = ", ".join(path.name for path in files[:3]) + (", ..." if len(files) > 3 else "")
+        _read_file(path, reading)
+    where = ", ".join(printable(path.name) for path in files[:3]) + (", ..." if len(files) > 3 else "")
     if not len(reading.steps):
         raise _no_steps(where, reading.tally)
     framework = _framework(reading, format, where)
     return _run(reading, framework, files, setup, name)
 
 
-def _read_text(path: Path, reading: Reading) -> None:
+def _read_file(path: Path, reading: Reading) -> None:
+    content = _document(path)
+    if content is not None:
+        _read_document(content, path, reading)
+        return
     for piece in pieces(path, reading.tally):
         _read_piece(piece, reading)
+    for record in reading.blocks.finish():
+        reading.steps.add(record)
+
+
+def _document(path: Path) -> dict[str, Any] | list[Any] | None:
+    """Return a file that is one JSON value over several lines, or a list; None for any other."""
+    start = head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] == b"[" or (start[:1] == b"{" and not start.partition(b"\n")[0].rstrip().endswith(b"}")):
+        content = document(path)
+        try:
+            value = json.loads(content) if content is not None else None
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict | list) else None
+    return None
+
+
+def _read_document(content: dict[str, Any] | list[Any], path: Path, reading: Reading) -> None:
+    """Read the records of `trainer_state.json`, of a list of objects, or of one object."""
+    history = content.get("log_history", [content]) if isinstance(content, dict) else content
+    for number, item in enumerate(history if isinstance(history, list) else [history], start=1):
+        reading.tally.num_lines += 1
+        if isinstance(item, dict):
+            record = _take_object(
+                json_record(item, f"{printable(path.name)}:record {number}", reading.tally), item, reading
+            )
+            if record is not None:
+                reading.steps.add(record)
+        else:
+            reading.tally.ignore("items of a JSON list", "no objects")
 
 
 def _read_piece(piece: Piece, reading: Reading) -> None:
     tally = reading.tally
-    record = step_line(piece, tally) or named_dictionary(piece, tally)
-    if record is None and piece.text.startswith("{"):
+    record = step_line(piece, tally) or named_dictionary(piece, tally) or console_line(piece, tally)
+    if record is None and '{"' in piece.text:
         record = _read_object(piece, reading)
     if record is not None:
         reading.steps.add(record)
+        return
+    for report in reading.blocks.feed(piece):
+        reading.steps.add(report)
 
 
 def _read_object(piece: Piece, reading: Reading) -> Record | None:
-    """Return the record of a JSON line, and keep what the first one says of the run."""
+    """Return the record of a JSON line."""
     found = json_line(piece, reading.tally)
     if found is None:
-        reading.tally.ignore("lines that begin a dictionary", "neither a JSON object nor a known form")
+        if piece.text.startswith('{"'):
+            reading.tally.ignore(
+                "lines that begin a JSON object", "not valid on their own: cut off, or over several lines"
+            )
         return None
-    record, content = found
+    return _take_object(*found, reading)
+
+
+def _take_object(record: Record | None, content: dict[str, Any], reading: Reading) -> Record | None:
+    """Keep what the first object says of the run beside its numbers, and count those without a step."""
     if record is None:
         reading.tally.ignore("JSON objects without a step", "nothing to join them on")
     elif not reading.facts:
@@ -133,18 +185,18 @@ def _run(
     reading: Reading, framework: Framework, files: Sequence[Path], setup: Setup | None, name: str | None
 ) -> MeasuredRun:
     tally = reading.tally
-    context = Context(tally, facts=reading.facts)
+    context = Context(tally, facts=reading.facts, stated=setup.model_dump(exclude_none=True) if setup else {})
     drafts = _keep(drafts_of(list(reading.steps), framework, context), framework, tally)
     if not drafts:
-        raise _no_steps(files[0].name, tally)
+        raise _no_steps(printable(files[0].name), tally)
     _mark(drafts, tally)
     steps = tuple(measured_step(draft, tally) for draft in drafts)
     return MeasuredRun(
         name=name or _name(files[0]),
         provenance=Provenance(
-            source=f"log of {framework.name}: {', '.join(path.name for path in files)}"[:2000],
+            source=f"log of {framework.name}: {', '.join(printable(path.name) for path in files)}"[:2000],
             created=datetime.now(UTC).date().isoformat(),
-            command=f"bebop import {' '.join(path.name for path in files)}"[:2000],
+            command=f"bebop import {' '.join(printable(path.name) for path in files)}"[:2000],
         ),
         framework=framework.name,
         setup=setup_of(context.setup, setup, tally),

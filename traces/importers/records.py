@@ -6,13 +6,15 @@ of which the first is kept; with other numbers after later steps, the run was st
 Does not know any framework.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from traces.errors import TraceFormatError
-from traces.importers.tally import Tally
+from traces.importers.tally import Tally, printable
 from traces.measured import MAX_KEYS, MAX_STEPS
 
+MAX_KEY_CHARS = 300
 MAX_NUMBERS = 8_000_000
 """Numbers of one run that are held in memory (about 1 GB)."""
 
@@ -29,6 +31,19 @@ class Record:
     time_s: float | None = None
     is_cut: bool = False
     """The line ends where a collector of output cuts lines."""
+
+
+def put(numbers: dict[str, float], key: str, value: float, tally: Tally) -> None:
+    """Put a number under its key, unless it is not finite or the step is full; what is left out is counted."""
+    key = printable(key[:MAX_KEY_CHARS])
+    if not key:
+        tally.ignore("values without a key", "nothing to keep them under")
+    elif not math.isfinite(value):
+        tally.ignore(key, "NaN or infinite")
+    elif len(numbers) >= MAX_KEYS:
+        tally.ignore("keys of a step", f"more than {MAX_KEYS} on one line")
+    else:
+        numbers[key] = value
 
 
 @dataclass(slots=True)

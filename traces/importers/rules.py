@@ -25,7 +25,7 @@ class Rule:
 
     field: str
     keys: tuple[str, ...]
-    """The first one that a step has is taken; names of earlier versions come last."""
+    """The first one that a step has is taken; names of earlier versions come last. `*/x` is any key that ends so."""
     zero_is_missing: bool = False
     """0.0 is what the framework logs when it did not measure."""
     scale: float = 1.0
@@ -60,6 +60,8 @@ class Context:
     understood: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     """Keys that a canonical field was made from."""
+    stated: dict[str, Any] = field(default_factory=dict)
+    """Facts of the run that the user states."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the first record says beside its numbers: configuration, GPU."""
 
@@ -153,11 +155,12 @@ def _speculation(values: dict[str, Any], tally: Tally) -> Speculation | None:
 
 
 def _apply(rule: Rule, draft: Draft, context: Context) -> None:
-    present = [key for key in rule.keys if key in draft.raw.numbers]
+    numbers = draft.raw.numbers
+    present = [key for pattern in rule.keys for key in _having(numbers, pattern)]
     if not present:
         return
     keys = present if rule.is_sum else present[:1]
-    value = rule.scale * sum(draft.raw.numbers[key] for key in keys)
+    value = rule.scale * sum(numbers[key] for key in keys)
     if rule.zero_is_missing and value == 0.0:
         context.tally.ignore(f"{keys[0]} = 0.0", "stands for not measured")
         return
@@ -167,6 +170,34 @@ def _apply(rule: Rule, draft: Draft, context: Context) -> None:
         draft.speculation[rule.field.removeprefix(SPECULATION)] = value
     else:
         draft.values[rule.field] = value
+
+
+def _having(numbers: Mapping[str, float], pattern: str) -> list[str]:
+    if pattern.startswith("*/"):
+        return sorted(key for key in numbers if key.endswith(pattern[1:]))[:1]
+    return [pattern] if pattern in numbers else []
+
+
+def positions(draft: Draft, key: str, first: int, context: Context) -> None:
+    """Take acceptance by position from keys that end in its number, if none is left out.
+
+    Args:
+        draft: The step.
+        key: Beginning of the keys; the number follows.
+        first: Number of the first position.
+        context: Notes that the keys were used.
+    """
+    found = {int(name.removeprefix(key)): name for name in draft.raw.numbers if _is_position(name, key)}
+    rates = [found[number] for number in range(first, first + len(found)) if number in found]
+    if rates and len(rates) == len(found):
+        draft.speculation["per_position"] = tuple(draft.raw.numbers[name] for name in rates)
+        context.used.update(rates)
+        context.say("speculation.per_position", f"{key}* (unconditional: of all verify steps)")
+
+
+def _is_position(name: str, key: str) -> bool:
+    number = name.removeprefix(key)
+    return name.startswith(key) and number.isascii() and number.isdigit() and len(number) < 4
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

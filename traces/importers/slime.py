@@ -30,7 +30,7 @@ RULES = (
     Rule("tool_s_max", ("perf/non_generation_time/max",)),
     Rule("trajectory_s_mean", ("perf/request/e2e_latency/mean",), note="of one request, not of all its turns"),
     Rule("trajectory_s_max", ("perf/request/e2e_latency/max",), note="of one request, not of all its turns"),
-    Rule("entropy_nats", ("rollout/entropy", "train/entropy_loss"), note="train/entropy_loss is the entropy"),
+    Rule("entropy_nats", ("rollout/entropy", "train/entropy_loss")),
     Rule("reward_mean", ("rollout/raw_reward", "rollout/rewards")),
     Rule(
         "speculation.accept_length",

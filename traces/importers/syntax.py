@@ -1,7 +1,7 @@
-"""Lines and documents to records: the forms in which trainers print what they logged. Does not know what a key means.
+"""Lines and documents to records: the forms in which trainers print what they logged, one line each.
 
-`step:7 - key:value - ...` (verl), `perf 7: {...}` and its like (slime, miles), one JSON object per line in any of the
-shapes met in the wild, a JSON document with a list of such objects (`trainer_state.json`).
+`step:7 - key:value - ...` (verl), `perf 7: {...}` and its like (slime, miles, OpenRLHF), one JSON object per line in
+any of the shapes met in the wild, also behind a logger's prefix (ROLL). Does not know what a key means.
 """
 
 import json
@@ -12,19 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from traces.importers.literals import NUMBER, dictionary, number
-from traces.importers.records import Record
+from traces.importers.prime_rl import is_orchestrator, orchestrator_keys
+from traces.importers.records import MAX_KEY_CHARS, Record, put
 from traces.importers.tally import Tally
 from traces.importers.text import Piece
 from traces.measured import MAX_KEYS
 
 MAX_STEP = 10**12
-MAX_KEY_CHARS = 300
 CUT_CHARS = (4095, 4096, 8191, 8192, 16383, 16384)
 """Lengths at which collectors of console output cut a line."""
 
 _STEP_LINE = re.compile(r"(?<![\w/:.])step:(\d{1,12}) - ", re.ASCII)
 _ITEM = re.compile(rf"(.{{1,{MAX_KEY_CHARS}}}?):({NUMBER})(?![\d.+(-])", re.ASCII)
-_NAMED = re.compile(r"(?<![\w/])(perf|rollout|step|eval|passrate) (\d{1,12}): ?(?=\{)", re.ASCII)
+_NAMED = re.compile(r"(?<![\w/])(perf|rollout|step|eval|passrate|Global step) (\d{1,12}): ?(?=\{)", re.ASCII)
 _TIME = re.compile(r"\[(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _STEP_KEYS = (
     "step",
@@ -35,6 +35,7 @@ _STEP_KEYS = (
     "rollout/step",
     "train/step",
     "train/global_step",
+    "system/step",
 )
 _DATA_KEYS = ("data", "metrics", "log", "logs")
 _TIME_KEYS = ("_timestamp", "timestamp", "time", "ts")
@@ -61,7 +62,7 @@ def step_line(piece: Piece, tally: Tally) -> Record | None:
                 continue
             name, value = found.group(1), number(found.group(2)) or 0.0
         key = name.strip()
-        _put(numbers, key, value, tally)
+        put(numbers, key, value, tally)
     is_cut = len(piece.text) in CUT_CHARS
     if is_cut and key is not None and not piece.text.endswith(")"):
         numbers.pop(key, None)
@@ -79,18 +80,19 @@ def named_dictionary(piece: Piece, tally: Tally) -> Record | None:
         tally.ignore("dictionaries that are cut off", "what stands before the cut is taken")
     numbers: dict[str, float] = {}
     for key, value in found.numbers.items():
-        _put(numbers, key, value, tally)
+        put(numbers, key, value, tally)
     kind = match.group(1)
     part = f"{kind} of the rollout" if kind == "perf" and "perf/rollout_time" in numbers else kind
     return Record(int(match.group(2)), numbers, piece.where, part=part, time_s=_time_s(piece.text))
 
 
 def json_line(piece: Piece, tally: Tally) -> tuple[Record | None, dict[str, Any]] | None:
-    """Return a line that is one JSON object, with its record if it names a step; None when it is no object."""
-    if not piece.text.startswith("{") or not piece.text.endswith("}"):
+    """Return the JSON object that ends a line, with its record if it names a step; None when there is none."""
+    start = piece.text.find('{"')
+    if start < 0 or not piece.text.endswith("}"):
         return None
     try:
-        content = json.loads(piece.text)
+        content = json.loads(piece.text[start:])
     except (ValueError, RecursionError):
         return None
     return (json_record(content, piece.where, tally), content) if isinstance(content, dict) else None
@@ -110,10 +112,13 @@ def json_record(content: dict[str, Any], where: str, tally: Tally) -> Record | N
     numbers: dict[str, float] = {}
     for key, value in _flat(inner, "", 0):
         if inner is not content or key not in ("step", "_step", *_TIME_KEYS):
-            _put(numbers, key, value, tally)
+            put(numbers, key, value, tally)
+    part = named if isinstance(named, str) else "json"
+    if is_orchestrator(numbers):
+        part, numbers = "orchestrator", orchestrator_keys(numbers)
     times = (content.get(key) for key in _TIME_KEYS)
     time_s = next((float(t) for t in times if isinstance(t, int | float) and 0 < t < 1e11), None)
-    return Record(step, numbers, where, part=named if isinstance(named, str) else "json", time_s=time_s)
+    return Record(step, numbers, where, part=part, time_s=time_s)
 
 
 def _flat(content: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, float]]:
@@ -133,18 +138,6 @@ def _step(content: dict[str, Any], key: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_STEP:
         return None
     return int(value) if value == int(value) else None
-
-
-def _put(numbers: dict[str, float], key: str, value: float, tally: Tally) -> None:
-    key = key[:MAX_KEY_CHARS]
-    if not key:
-        tally.ignore("values without a key", "nothing to keep them under")
-    elif not math.isfinite(value):
-        tally.ignore(key, "NaN or infinite")
-    elif len(numbers) >= MAX_KEYS:
-        tally.ignore("keys of a step", f"more than {MAX_KEYS} on one line")
-    else:
-        numbers[key] = value
 
 
 def _time_s(text: str) -> float | None:

@@ -42,5 +42,10 @@ class Tally:
         return {what: f"{self.reasons[what]}; {_times(count)}" for what, count in sorted(self.ignored.items())}
 
 
+def printable(text: str) -> str:
+    """Return a text with what no terminal should be sent replaced."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"

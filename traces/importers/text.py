@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from traces.errors import TraceError, TraceFormatError
-from traces.importers.tally import Tally
+from traces.importers.tally import Tally, printable
 
 MAX_LINE_CHARS = 2_000_000
 """Longest line: a validation line of verl with 3000 keys has 200 thousand."""
@@ -84,18 +84,19 @@ def pieces(path: Path, tally: Tally) -> Iterator[Piece]:
         TraceFormatError: Binary, or longer than `MAX_TEXT_BYTES`.
     """
     encoding = encoding_of(head(path), path)
+    name = printable(path.name)
     with _open(path) as binary, io.TextIOWrapper(binary, encoding, errors="replace", newline="\n") as file:
         for number, line in enumerate(_lines(path, file, tally), start=1):
             tally.num_lines += 1
             if line is None:
-                tally.drop(f"{path.name}:{number}", f"line of more than {MAX_LINE_CHARS} characters")
+                tally.drop(f"{name}:{number}", f"line of more than {MAX_LINE_CHARS} characters")
                 continue
             if "\ufffd" in line:
                 tally.ignore(f"bytes that are not {encoding}", "replaced by \ufffd")
             for part in line.split("\r"):
                 text = plain(part)
                 if text:
-                    yield Piece(f"{path.name}:{number}", text)
+                    yield Piece(f"{name}:{number}", text)
 
 
 def plain(text: str) -> str:
@@ -130,7 +131,7 @@ def _lines(path: Path, file: io.TextIOWrapper, tally: Tally) -> Iterator[str | N
         except (OSError, EOFError, zlib.error, UnicodeError) as error:
             if isinstance(error, UnicodeError):
                 raise TraceFormatError(f"{path}: not {file.encoding} ({error}); write it as UTF-8") from None
-            tally.drop(path.name, f"the file is cut off or damaged after {num_chars} characters ({error})")
+            tally.drop(printable(path.name), f"the file is cut off or damaged after {num_chars} characters ({error})")
             return
         _check_length(path, num_chars)
         if is_long:

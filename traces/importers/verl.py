@@ -49,7 +49,7 @@ RULES = (
     Rule("trajectory_s_mean", ("timing_s/agent_loop/generate_sequences/mean",)),
     Rule("trajectory_s_max", ("timing_s/agent_loop/generate_sequences/max",)),
     Rule("slowest_tokens", ("timing_s/agent_loop/slowest/response_length",)),
-    Rule("entropy_nats", ("actor/entropy", "actor/entropy_loss"), note="actor/entropy_loss is its old name"),
+    Rule("entropy_nats", ("actor/entropy", "actor/entropy_loss")),
     Rule("reward_mean", ("critic/rewards/mean", "critic/score/mean")),
     Rule(
         "speculation.accept_length",
