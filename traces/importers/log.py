@@ -7,7 +7,7 @@ rules make canonical fields of them. Does not know any framework's keys.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,12 @@ from traces.importers.records import Record, Steps
 from traces.importers.rules import Context, Draft, Framework, drafts_of, measured_step, setup_of, votes
 from traces.importers.syntax import json_line, json_record, named_dictionary, step_line
 from traces.importers.tally import Tally, printable
+from traces.importers.tensorboard import events, is_event_file
 from traces.importers.text import Piece, document, head, pieces
 from traces.measured import ImportAccount, MeasuredRun, MeasuredStep, Quality, Setup
 
+MAX_FILES = 1000
+"""Event files of one folder."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
 COLLAPSED_TOKENS = 32
 """Responses this short on average are a collapse where the run began with ones of ten times the length."""
@@ -76,7 +79,7 @@ def read_log(
     if name is not None and not NAME.fullmatch(name):
         raise TraceError(f"name {name[:60]!r} does not match {NAME.pattern}; give letters, digits, dots, dashes")
     reading = Reading()
-    for path in files:
+    for path in _expanded(files):
         _read_file(path, reading)
     where = ", ".join(printable(path.name) for path in files[:3]) + (", ..." if len(files) > 3 else "")
     if not len(reading.steps):
@@ -85,8 +88,25 @@ def read_log(
     return _run(reading, framework, files, setup, name)
 
 
+def _expanded(files: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files, and for a folder the event files in it, in the order of their names: that of their time."""
+    for path in files:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(path.rglob("*tfevents*"))[:MAX_FILES]
+        if not found:
+            raise TraceError(f"{path}: a folder without TensorBoard event files; name the log itself")
+        yield from found
+
+
 def _read_file(path: Path, reading: Reading) -> None:
-    content = _document(path)
+    start = head(path)
+    if is_event_file(start):
+        for record in events(path, reading.tally):
+            reading.steps.add(record)
+        return
+    content = _document(path, start)
     if content is not None:
         _read_document(content, path, reading)
         return
@@ -96,9 +116,9 @@ def _read_file(path: Path, reading: Reading) -> None:
         reading.steps.add(record)
 
 
-def _document(path: Path) -> dict[str, Any] | list[Any] | None:
+def _document(path: Path, start: bytes) -> dict[str, Any] | list[Any] | None:
     """Return a file that is one JSON value over several lines, or a list; None for any other."""
-    start = head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[" or (start[:1] == b"{" and not start.partition(b"\n")[0].rstrip().endswith(b"}")):
         content = document(path)
         try:

@@ -38,13 +38,26 @@ class Piece:
     text: str
 
 
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file, unpacked if gzip; a TraceError says why it cannot be."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); check the path") from None
+    except ValueError:  # a zero byte in the name
+        raise TraceError(f"{str(path)!r}: no path of a file; check it") from None
+    if file.peek(2)[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, gzip.open(file, "rb"))
+    return file
+
+
 def head(path: Path) -> bytes:
     """Return the first bytes of a file, unpacked.
 
     Raises:
         TraceError: No such file, a folder, unreadable, or packed by something other than gzip.
     """
-    with _open(path) as file:
+    with open_binary(path) as file:
         try:
             start = file.read(HEAD_BYTES)
         except (OSError, EOFError, zlib.error) as error:
@@ -85,7 +98,7 @@ def pieces(path: Path, tally: Tally) -> Iterator[Piece]:
     """
     encoding = encoding_of(head(path), path)
     name = printable(path.name)
-    with _open(path) as binary, io.TextIOWrapper(binary, encoding, errors="replace", newline="\n") as file:
+    with open_binary(path) as binary, io.TextIOWrapper(binary, encoding, errors="replace", newline="\n") as file:
         for number, line in enumerate(_lines(path, file, tally), start=1):
             tally.num_lines += 1
             if line is None:
@@ -108,7 +121,7 @@ def plain(text: str) -> str:
 
 def document(path: Path) -> bytes | None:
     """Return a whole small file, unpacked; None when it is longer than `MAX_DOCUMENT_BYTES`."""
-    with _open(path) as file:
+    with open_binary(path) as file:
         try:
             content = file.read(MAX_DOCUMENT_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -145,18 +158,6 @@ def _lines(path: Path, file: io.TextIOWrapper, tally: Tally) -> Iterator[str | N
 def _check_length(path: Path, num_chars: int) -> None:
     if num_chars > MAX_TEXT_BYTES:
         raise TraceFormatError(f"{path}: more than {MAX_TEXT_BYTES} characters of text; cut the log")
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); check the path") from None
-    except ValueError:  # a zero byte in the name
-        raise TraceError(f"{str(path)!r}: no path of a file; check it") from None
-    if file.peek(2)[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(file, "rb"))
-    return file
 
 
 def _broken_gzip(path: Path, error: Exception) -> TraceFormatError:

@@ -55,7 +55,7 @@ def test_json_prints_the_whole_account_in_one_line(log: Path) -> None:
     ("arguments", "complaint"),
     [
         (["none.log"], "none.log: cannot be read (no such file or directory); check the path"),
-        (["."], ".: cannot be read (is a directory); check the path"),
+        (["."], ".: a folder without TensorBoard event files; name the log itself"),
         (["my run.log", "--format", "vreal"], "format 'vreal' is not known; the formats are auto, verl, slime,"),
         (["my run.log", "--set", "setup.gpus=4"], "--set setup.gpus: unknown key; did you mean `gpu`?"),
         (["my run.log", "--set", "num_gpus=4"], "--set num_gpus=4: is no setup.FIELD=VALUE; the fields are model, gpu"),
