@@ -4,7 +4,8 @@ ProfilerError               base; the message is one line: value, limit, next st
 |- UsageError               options that contradict each other or lie outside their range
 |- UnsupportedModelError    the source cannot price the request: model, GPU or parallel layout
 |- MissingPackageError      an optional package that the source needs is not installed
-`- DeviceError              this machine cannot measure it: no GPU, another process, no memory, a broken clock
+|- DeviceError              this machine cannot measure it: no GPU, another process, no memory, a broken clock
+`- EngineError              a running engine does not answer, is shared, restarted or changed its configuration
 """
 
 
@@ -30,5 +31,11 @@ class MissingPackageError(ProfilerError):
 
 class DeviceError(ProfilerError):
     """The machine cannot measure what was asked."""
+
+    exit_code = 5
+
+
+class EngineError(ProfilerError):
+    """A running engine cannot be measured: it does not answer, is shared, restarted or changed."""
 
     exit_code = 5

@@ -70,6 +70,17 @@ def leave_one_out(found: dict[tuple[Operation, int], Surface]) -> ErrorSummary |
     return summary([guess.error for surface in found.values() for guess in surface.leave_one_out()])
 
 
+def between(found: dict[tuple[Operation, int], Surface], apart: dict[Point, float]) -> ErrorSummary | None:
+    """Return the errors of points that are not in the surfaces but inside their hulls, each predicted from them."""
+    return summary(
+        [
+            found[point.operation, point.tokens_per_seq].predict(point.batch, point.context_tokens) / latency_s - 1
+            for point, latency_s in apart.items()
+            if found[point.operation, point.tokens_per_seq].covers(point.batch, point.context_tokens)
+        ]
+    )
+
+
 def is_fine(errors: ErrorSummary | None) -> bool:
     """Return whether leave-one-out errors promise the target between neighbours."""
     return errors is None or (errors.median <= TARGET_MEDIAN * LOO_EXCESS and errors.p90 <= TARGET_P90 * LOO_EXCESS)

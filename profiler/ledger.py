@@ -5,7 +5,8 @@ A profile that was interrupted goes on from it. A torn last line is dropped; lin
 
 import json
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Sample:
     host_gap_s: float | None = None
     telemetry: dict[str, float] | None = None
     """Clocks, power and temperature right after the sample."""
+    counters: dict[str, float] | None = None
+    """What a running engine counted meanwhile: drafts, and draft tokens accepted."""
 
 
 @dataclass(slots=True)
@@ -77,6 +80,18 @@ class Ledger:
     def of(self, purpose: str) -> Iterator[Sample]:
         """Yield the samples of one purpose, in the order of taking."""
         return (sample for sample in self.samples if sample.purpose == purpose)
+
+    def missing(
+        self, purpose: str, points: Iterable[Point], sweeps: Iterable[int], seed: int
+    ) -> tuple[list[tuple[Point, int]], set[Point]]:
+        """Return (point, sweep) of samples to take, each sweep in its own order, and the points known as infeasible."""
+        done = {(sample.point, sample.sweep) for sample in self.of(purpose)}
+        todo: list[tuple[Point, int]] = []
+        for sweep in sweeps:
+            order = sorted(points)
+            random.Random(f"{seed} {purpose} {sweep}").shuffle(order)
+            todo += [(point, sweep) for point in order if (point, sweep) not in done]
+        return todo, {sample.point for sample in self.of(purpose) if sample.latency_s is None}
 
     def _read(self, key: str) -> int:
         """Read what is whole; return where that ends."""

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from profiler.all_reduce import AllReduce
 from profiler.device import Device
-from profiler.grid import leave_one_out, surfaces
+from profiler.grid import between, leave_one_out, surfaces
 from profiler.ledger import COMPOSED, GRID, HELD_OUT, Ledger, Sample
 from profiler.models.rank import Rank
 from profiler.point import Point
 from profiler.request import ProfileRequest
 from profiler.statistics import NOISY_SPREAD, Collected, collect
-from profiler.surface import summary
 from traces.base import Origin, Provenance
 from traces.latency import (
     MIN_LATENCY_S,
@@ -92,11 +91,6 @@ def _host_gaps(request: ProfileRequest, samples: Iterable[Sample]) -> Iterator[L
 
 def _measurement(grid: Collected, ledger: Ledger) -> Measurement:
     found = surfaces(grid.latencies.items())
-    errors = [
-        found[point.operation, point.tokens_per_seq].predict(point.batch, point.context_tokens) / seconds - 1
-        for point, seconds in collect(ledger.of(HELD_OUT)).latencies.items()
-        if found[point.operation, point.tokens_per_seq].covers(point.batch, point.context_tokens)
-    ]
     readings = [sample.telemetry for sample in ledger.samples if sample.telemetry is not None]
     return Measurement(
         num_sweeps=min(grid.counts.values()),
@@ -104,7 +98,7 @@ def _measurement(grid: Collected, ledger: Ledger) -> Measurement:
         noisy_spread=NOISY_SPREAD,
         num_noisy=sum(spread > NOISY_SPREAD for spread in grid.spreads.values()),
         leave_one_out=leave_one_out(found),
-        held_out=summary(errors),
+        held_out=between(found, collect(ledger.of(HELD_OUT)).latencies),
         infeasible=tuple(_infeasible(point, reason) for point, reason in sorted(grid.infeasible.items())),
         composed=tuple(_composed(grid, ledger)),
         sm_clock_hz=_range([reading["sm_clock_hz"] for reading in readings]),

@@ -3,7 +3,6 @@
 Every sample goes into the ledger first; what a trace says is computed from the ledger alone (`profiler.result`).
 """
 
-import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -85,13 +84,7 @@ class Runner:
             self.measure(GRID, new, "refinement")
 
     def _sweeps(self, purpose: str, points: Sequence[Point], sweeps: Iterable[int], phase: str) -> None:
-        done = {(sample.point, sample.sweep) for sample in self.ledger.of(purpose)}
-        infeasible = {sample.point for sample in self.ledger.of(purpose) if sample.latency_s is None}
-        todo: list[tuple[Point, int]] = []
-        for sweep in sweeps:
-            order = sorted(points)
-            random.Random(f"{self.request.seed} {purpose} {sweep}").shuffle(order)
-            todo += [(point, sweep) for point in order if (point, sweep) not in done]
+        todo, infeasible = self.ledger.missing(purpose, points, sweeps, self.request.seed)
         self.progress.begin(phase, len(todo))
         for index, (point, sweep) in enumerate(todo):
             is_first = purpose == GRID and sweep == 0
