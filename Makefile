@@ -4,6 +4,8 @@ SCENARIO ?= bebop-reasoning
 PYTEST_ARGS ?=
 # torch for the profiler's tests: the build without CUDA, which is a tenth of the size. TORCH= leaves it out.
 TORCH ?= torch==2.13.0+cpu
+# llama.cpp, whose wheels do not exist for every platform. LLAMACPP= leaves it out.
+LLAMACPP ?= xllamacpp gguf
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -46,4 +48,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dashboard,dev]'
 	@test -z '$(TORCH)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt nvidia-ml-py '$(TORCH)' 2>$(VENV)/torch.log || echo "no $(TORCH) where pip looks ($(VENV)/torch.log): the profiler's tests will skip; name another: make TORCH=torch $(MAKECMDGOALS)" >&2
+	@test -z '$(LLAMACPP)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --only-binary xllamacpp -c constraints.txt $(LLAMACPP) 2>$(VENV)/llamacpp.log || echo "no $(LLAMACPP) where pip looks ($(VENV)/llamacpp.log): its tests will skip; leave it out: make LLAMACPP= $(MAKECMDGOALS)" >&2
 	@touch $@

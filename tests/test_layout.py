@@ -103,5 +103,6 @@ def test_what_make_installs_is_pinned() -> None:
         *extras["dev"],
         *extras["torch"],
         *extras["aiconfigurator"],
+        *extras["llamacpp"],
     ]
     assert {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in wanted} <= pinned

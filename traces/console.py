@@ -41,12 +41,14 @@ EXTRAS = {
     "aiconfigurator_core": "aiconfigurator",
     "fastapi": "service",
     "optuna": "plan",
+    "gguf": "llamacpp",
     "playwright": "dev",
     "plotly": "dashboard",
     "ray": "ray",
     "streamlit": "dashboard",
     "torch": "torch",
     "uvicorn": "service",
+    "xllamacpp": "llamacpp",
 }
 """Extra that brings a package, by its import name."""
 
