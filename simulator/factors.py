@@ -12,7 +12,7 @@ from typing import Any
 from simulator.config import Scenario, UncertaintyConfig
 from simulator.errors import ScenarioError
 from simulator.inputs import Noise
-from simulator.scenario_file import field_keys, parse_fields, set_field
+from simulator.scenario_file import field_keys, with_fields
 from traces.base import Origin
 
 Z90 = 1.6449
@@ -90,7 +90,7 @@ def with_values(scenario: Scenario, factors: Sequence[Factor], values: Mapping[s
             noise[factor.name.removeprefix("uncertainty.")] = factor.shown(value)
         else:
             fields.append((factor.name, round(value) if factor.is_whole else value))
-    return _changed(scenario, fields), Noise(**{"accept_length": 0.0, **noise})
+    return with_fields(scenario, fields), Noise(**{"accept_length": 0.0, **noise})
 
 
 def _noise_factors(uncertainty: UncertaintyConfig) -> list[Factor]:
@@ -154,15 +154,6 @@ def _stated_factor(scenario: Scenario, text: str) -> Factor:
         "stated with --vary",
         is_whole=isinstance(value, int),
     )
-
-
-def _changed(scenario: Scenario, fields: Sequence[tuple[str, Any]]) -> Scenario:
-    if not fields:
-        return scenario
-    content = scenario.model_dump(mode="json")
-    for path, value in fields:
-        set_field(content, field_keys(path), value, path)
-    return parse_fields(content, scenario.name)
 
 
 def _value_at(content: Any, path: str) -> float | None:

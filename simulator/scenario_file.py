@@ -104,6 +104,18 @@ def parse_fields(content: dict[str, Any], name: str) -> Scenario:
         raise ScenarioError(f"{name}: {text}{next_step}") from None
 
 
+def with_fields(scenario: Scenario, fields: Sequence[tuple[str, Any]]) -> Scenario:
+    """Return the scenario with other values in some fields; `origins` of what changes may then be out of date.
+
+    Raises:
+        ScenarioError: A path leads nowhere, or the parts do not fit.
+    """
+    content = scenario.model_dump(mode="json")
+    for path, value in fields:
+        set_field(content, field_keys(path), value, path)
+    return parse_fields(content, scenario.name)
+
+
 def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (path, value) of everything that is neither a table nor a list."""
     if isinstance(content, dict):
