@@ -108,6 +108,13 @@ def test_sglang_counts_no_positions_so_nothing_is_said_about_them(tmp_path: Path
     assert not (tmp_path / "k3.acceptance.json").exists()
 
 
+def test_without_counters_a_plain_server_is_measured_and_it_is_said(tmp_path: Path) -> None:
+    engine = PlayedEngine(law, dialect="sglang", statuses={"/metrics": (404, "")})
+    trace = profile(engine, tmp_path / "k0.json", batches=(1,), contexts_tokens=(256,)).trace
+    assert simulated(trace, 0, tp_size=2)(1, 256) == pytest.approx(law(1, 256, 1), rel=0.005)
+    assert "would have gone unnoticed" in (trace.provenance.notes or "")
+
+
 def test_rows_of_the_plain_server_join_those_of_the_speculating_one(tmp_path: Path) -> None:
     profile(PlayedEngine(law), tmp_path / "plain.json")
     engine = PlayedEngine(law, k=3, acceptance=(1.0, 1.0, 0.0))

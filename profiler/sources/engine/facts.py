@@ -154,7 +154,10 @@ def _llama_cpp(
     if metrics is None:
         raise UsageError("llama.cpp counts with --metrics only; start the server with it")
     speculates = _slots_speculate(endpoint)
-    settings, ftype = props.get("default_generation_settings"), str(props.get("model_ftype") or "")
+    settings, ftype = (
+        props.get("default_generation_settings"),
+        str(props.get("model_ftype") or "").removeprefix("(guessed) "),
+    )
     meta = card.get("meta")
     return Facts(
         engine="llama.cpp",

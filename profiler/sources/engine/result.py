@@ -81,7 +81,7 @@ def make_trace(
             created=_today(),
             command=request.command,
             versions=versions,
-            notes=_notes(num_draft_tokens, plain, busy_share),
+            notes=_notes(num_draft_tokens, ledger, plain, busy_share),
         ),
     )
 
@@ -173,7 +173,7 @@ def _layout(request: EngineRequest, facts: Facts) -> tuple[int, int]:
     return facts.tp_size or request.tp_size, facts.ep_size or request.ep_size
 
 
-def _notes(num_draft_tokens: int, plain: LatencyTrace | None, busy_share: float) -> str:
+def _notes(num_draft_tokens: int, ledger: Ledger, plain: LatencyTrace | None, busy_share: float) -> str:
     notes = [
         "Whole engine steps, scheduler, sampling and host included, between the tokens of streamed responses, while "
         "all requests of a batch decode; the context is its mean over that time. Median over shuffled sweeps.",
@@ -186,6 +186,8 @@ def _notes(num_draft_tokens: int, plain: LatencyTrace | None, busy_share: float)
             f"rows of {MIN_LATENCY_S:g} s stand for them and are taken off it, so that sums over a step are what was "
             "measured. Steps were counted by the engine."
         )
+    if not any(sample.counters for sample in ledger.samples):
+        notes.append("The server offered no counters: requests of somebody else would have gone unnoticed.")
     if plain is not None:
         notes.append(f"Other rows are those of {plain.name} (sha256 {plain.content_hash()}).")
     if busy_share > BUSY_SHARE:

@@ -253,6 +253,7 @@ class Session:
 
 def _as_dict(counted: Counters) -> dict[str, float]:
     values = {
+        "num_generated": counted.generated_tokens,
         "num_drafts": counted.drafts,
         "num_draft_tokens": counted.draft_tokens,
         "num_accepted": counted.accepted_tokens,
