@@ -6,7 +6,7 @@ A profile that was interrupted goes on from it. A torn last line is dropped; lin
 import json
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Ledger:
         return (sample for sample in self.samples if sample.purpose == purpose)
 
     def missing(
-        self, purpose: str, points: Iterable[Point], sweeps: Iterable[int], seed: int
+        self, purpose: str, points: Collection[Point], sweeps: Iterable[int], seed: int
     ) -> tuple[list[tuple[Point, int]], set[Point]]:
         """Return (point, sweep) of samples to take, each sweep in its own order, and the points known as infeasible."""
         done = {(sample.point, sample.sweep) for sample in self.of(purpose)}

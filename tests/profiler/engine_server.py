@@ -56,6 +56,8 @@ class PlayedEngine:
     """c_1..c_k, unconditional."""
     prefill_s_per_token: float = 1e-4
     max_running: int = 64
+    kv_cache_seqs: int = 10**6
+    """Sequences that can run before others are preempted."""
     steps_between_prefills: int = 0
     """A chunked prefill that crawls along with the decodes."""
     num_foreign_running: int = 0
@@ -93,6 +95,7 @@ class PlayedEngine:
                 self.advance(0.0 if prompt in self.cached else len(prompt) * self.prefill_s_per_token)
                 self.cached.add(prompt)
                 running += [sequence] * self.emit(sequence, 1)
+            self.count("preempted", float(len(running) > self.kv_cache_seqs))
             if running and not self.is_stalled:
                 context = sum(sequence.num_prompt + sequence.num_tokens for sequence in running) / len(running)
                 self.advance(self.law(len(running), context, self.k + 1))
@@ -156,6 +159,7 @@ class PlayedEngine:
                 f"vllm:num_requests_waiting{{{labels}}} 0.0",
                 f"vllm:generation_tokens_total{{{labels}}} {count('generated', 0.0)}",
                 f"vllm:generation_tokens_created{{{labels}}} 1.7e+09",
+                f"vllm:num_preemptions_total{{{labels}}} {count('preempted', 0.0)}",
             ]
             if self.k:
                 lines += [

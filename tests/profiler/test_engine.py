@@ -143,6 +143,15 @@ def test_a_batch_beyond_the_servers_limit_is_recorded_as_infeasible(tmp_path: Pa
         assert {batch for batch, _ in steps(trace, Operation.DECODE)} == {1, 4}
 
 
+def test_a_batch_that_does_not_fit_the_kv_cache_is_recorded_as_infeasible(tmp_path: Path) -> None:
+    engine = PlayedEngine(law, kv_cache_seqs=7)
+    trace = profile(engine, tmp_path / "x.json", batches=(1, 8), contexts_tokens=(256,)).trace
+    assert trace.measurement is not None
+    (point,) = trace.measurement.infeasible
+    assert point.batch == 8
+    assert "its KV cache is too small" in point.reason
+
+
 def test_a_context_beyond_the_models_is_recorded_as_infeasible(tmp_path: Path) -> None:
     engine = PlayedEngine(law)
     trace = profile(engine, tmp_path / "x.json", batches=(1,), contexts_tokens=(256, 32768), prefill_tokens=(99,)).trace

@@ -26,6 +26,8 @@ class Names:
     """Verify steps times sequences."""
     draft_tokens: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+    preempted: tuple[str, ...] = ()
+    """Sequences thrown out of the KV cache."""
     by_position: tuple[str, ...] = ()
     """Labelled `position`, from 0; unconditional: the first position + 1 tokens were all accepted."""
 
@@ -42,6 +44,7 @@ NAMES = {
         drafts=_both("vllm:spec_decode_num_drafts"),
         draft_tokens=_both("vllm:spec_decode_num_draft_tokens"),
         accepted=_both("vllm:spec_decode_num_accepted_tokens"),
+        preempted=_both("vllm:num_preemptions"),
         by_position=_both("vllm:spec_decode_num_accepted_tokens_per_pos"),
     ),
     "sglang": Names(
@@ -49,6 +52,7 @@ NAMES = {
         waiting=("sglang:num_queue_reqs",),
         generated=_both("sglang:generation_tokens"),
         drafts=_both("sglang:spec_verify_calls"),
+        preempted=_both("sglang:num_retracted_requests"),
     ),
     "llama.cpp": Names(
         running=("llamacpp:requests_processing",),
@@ -78,6 +82,7 @@ class Counters:
     """Requests running or waiting, as far as the gauges know."""
     started_s: float | None
     """Start of the server's process."""
+    num_preempted: float | None = None
 
     def since(self, earlier: "Counters") -> "Counters":
         """Return what was counted in between.
@@ -85,7 +90,7 @@ class Counters:
         Raises:
             EngineError: Something went backwards: the server restarted.
         """
-        names = ("generated_tokens", "drafts", "draft_tokens", "accepted_tokens")
+        names = ("generated_tokens", "drafts", "draft_tokens", "accepted_tokens", "num_preempted")
         found = {name: _difference(getattr(self, name), getattr(earlier, name)) for name in names}
         before = earlier.accepted_by_position or (0.0,) * len(self.accepted_by_position)
         positions = tuple(now - then for now, then in zip(self.accepted_by_position, before, strict=False))
@@ -134,6 +139,7 @@ def read_counters(metrics: MetricsText, engine: str) -> Counters:
         accepted_by_position=tuple(positions.get(j, 0.0) for j in range(max(positions, default=-1) + 1)),
         num_busy=sum(value or 0.0 for value in gauges) if gauges[0] is not None else None,
         started_s=metrics.total("process_start_time_seconds"),
+        num_preempted=metrics.total(*names.preempted),
     )
 
 

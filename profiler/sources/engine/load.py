@@ -41,8 +41,6 @@ class SteadyPart:
     step_s: float
     num_steps: float
     """Steps of one sequence."""
-    mean_tokens: float
-    """Tokens that a sequence had received on average."""
 
 
 def run_batch(endpoint: Endpoint, bodies: Sequence[dict[str, Any]], clock: Clock) -> list[Answer]:
@@ -113,7 +111,7 @@ def steady_part(answers: Sequence[Answer], steps_per_token: float, num_steps: fl
     end_s = min(answer.arrivals_s[-1] for answer in answers)
     num_arrivals = sum(len(answer.arrivals_s) - 1 for answer in answers)
     counts_arrivals = steps_per_token < 1 and abs(num_arrivals - num_steps) <= 0.01 * num_steps
-    seconds = steps = middle = 0.0
+    seconds = steps = 0.0
     for answer in answers:
         ends = range(len(answer.arrivals_s)) if counts_arrivals else _step_ends(answer, steps_per_token)
         times = [answer.arrivals_s[index] for index in ends]
@@ -123,10 +121,9 @@ def steady_part(answers: Sequence[Answer], steps_per_token: float, num_steps: fl
         num_tokens = answer.tokens[ends[last]] - answer.tokens[ends[first]]
         steps += last - first if counts_arrivals else num_tokens * steps_per_token
         seconds += times[last] - times[first]
-        middle += (answer.tokens[ends[first]] + answer.tokens[ends[last]]) / 2
     if seconds <= 0 or steps <= 0:
         return None
-    return SteadyPart(seconds / steps, steps / len(answers), middle / len(answers))
+    return SteadyPart(seconds / steps, steps / len(answers))
 
 
 def _step_ends(answer: Answer, steps_per_token: float) -> Sequence[int]:

@@ -171,7 +171,7 @@ class Plan:
             file=sys.stderr,
         )
 
-    def _measure(self, purpose: str, points: Iterable[Point], phase: str, share: float) -> None:
+    def _measure(self, purpose: str, points: Sequence[Point], phase: str, share: float) -> None:
         """Take every sample once, then the noisy ones again."""
         num_sweeps = self.request.num_sweeps
         self._sweeps(purpose, points, range(num_sweeps), phase, share)
@@ -179,7 +179,7 @@ class Plan:
         noisy = [point for point in points if spreads.get(point, 0.0) > NOISY_SPREAD]
         self._sweeps(purpose, noisy, range(num_sweeps, num_sweeps + EXTRA_SWEEPS), f"{phase}, noisy", share)
 
-    def _sweeps(self, purpose: str, points: Iterable[Point], sweeps: Iterable[int], phase: str, share: float) -> None:
+    def _sweeps(self, purpose: str, points: Sequence[Point], sweeps: Iterable[int], phase: str, share: float) -> None:
         todo, infeasible = self.ledger.missing(purpose, points, sweeps, self.request.seed)
         if todo:
             self.progress.begin(phase, len(todo))

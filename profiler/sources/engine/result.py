@@ -176,7 +176,7 @@ def _layout(request: EngineRequest, facts: Facts) -> tuple[int, int]:
 def _notes(num_draft_tokens: int, ledger: Ledger, plain: LatencyTrace | None, busy_share: float) -> str:
     notes = [
         "Whole engine steps, scheduler, sampling and host included, between the tokens of streamed responses, while "
-        "all requests of a batch decode; the context is its mean over that time. Median over shuffled sweeps.",
+        "all requests of a batch decode; the context is that half way through them. Median over shuffled sweeps.",
         "Prefill is the time to the first token of one request on the idle server, HTTP included; with cached prefixes "
         "it was not measured.",
     ]

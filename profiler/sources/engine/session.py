@@ -115,6 +115,9 @@ class Session:
             busy_s, began_s = time.process_time(), time.perf_counter()
             answers, counted = self._run([self._body(prompt, num_tokens, slot) for slot, prompt in enumerate(prompts)])
             share = (time.process_time() - busy_s) / (time.perf_counter() - began_s)
+            if counted.get("num_preempted"):
+                reason = f"the server preempted {counted['num_preempted']:.0f} sequences: its KV cache is too small"
+                return Sample(purpose, point, sweep, None, reason)
             part = steady_part(answers, *self._steps(answers, counted))
             if part is not None and part.num_steps >= MIN_STEPS:
                 self.largest_busy_share = max(self.largest_busy_share, share)
@@ -257,6 +260,7 @@ def _as_dict(counted: Counters) -> dict[str, float]:
         "num_drafts": counted.drafts,
         "num_draft_tokens": counted.draft_tokens,
         "num_accepted": counted.accepted_tokens,
+        "num_preempted": counted.num_preempted,
     }
     values |= {f"accepted_{j}": value for j, value in enumerate(counted.accepted_by_position, start=1)}
     return {name: value for name, value in values.items() if value is not None}
