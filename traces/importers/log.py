@@ -4,27 +4,19 @@ One pass over the files, in bounded memory: lines become records, records steps;
 rules make canonical fields of them. Does not know any framework's keys.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from traces.base import Provenance
 from traces.errors import TraceError, TraceFormatError
-from traces.importers.blocks import Blocks
-from traces.importers.formats import FRAMEWORKS
-from traces.importers.prime_rl import console_line
-from traces.importers.records import Record, Steps
+from traces.importers.formats import ENGINES, FRAMEWORKS, TRAINERS
+from traces.importers.reading import Reading, read_file
 from traces.importers.rules import Context, Draft, Framework, drafts_of, measured_step, setup_of, votes
-from traces.importers.syntax import json_line, json_record, named_dictionary, step_line
 from traces.importers.tally import Tally, printable
-from traces.importers.tensorboard import events, is_event_file
-from traces.importers.text import Piece, document, head, pieces
 from traces.measured import ImportAccount, MeasuredRun, MeasuredStep, Quality, Setup
 
 MAX_FILES = 1000
@@ -34,22 +26,6 @@ COLLAPSED_TOKENS = 32
 """Responses this short on average are a collapse where the run began with ones of ten times the length."""
 MIXED_FRACTION = 0.2
 """Share of a second framework's keys from which on a file counts as mixed."""
-
-
-@dataclass(slots=True)
-class Reading:
-    """What one pass over the files found."""
-
-    tally: Tally = field(default_factory=Tally)
-    steps: Steps = field(init=False)
-    blocks: Blocks = field(init=False)
-    facts: dict[str, Any] = field(default_factory=dict)
-    frameworks: Counter[str] = field(default_factory=Counter)
-    """Frameworks that records name."""
-
-    def __post_init__(self) -> None:
-        self.steps = Steps(self.tally)
-        self.blocks = Blocks(self.tally)
 
 
 def read_log(
@@ -80,11 +56,14 @@ def read_log(
         raise TraceError(f"name {name[:60]!r} does not match {NAME.pattern}; give letters, digits, dots, dashes")
     reading = Reading()
     for path in _expanded(files):
-        _read_file(path, reading)
+        read_file(path, reading)
     where = ", ".join(printable(path.name) for path in files[:3]) + (", ..." if len(files) > 3 else "")
+    engine = _engine(reading, format, where)
+    if engine is not None:
+        reading.take_engine(engine)
     if not len(reading.steps):
         raise _no_steps(where, reading.tally)
-    framework = _framework(reading, format, where)
+    framework = FRAMEWORKS[engine] if engine is not None else _framework(reading, format, where)
     return _run(reading, framework, files, setup, name)
 
 
@@ -100,83 +79,19 @@ def _expanded(files: Sequence[Path]) -> Iterator[Path]:
         yield from found
 
 
-def _read_file(path: Path, reading: Reading) -> None:
-    start = head(path)
-    if is_event_file(start):
-        for record in events(path, reading.tally):
-            reading.steps.add(record)
-        return
-    content = _document(path, start)
-    if content is not None:
-        _read_document(content, path, reading)
-        return
-    for piece in pieces(path, reading.tally):
-        _read_piece(piece, reading)
-    for record in reading.blocks.finish():
-        reading.steps.add(record)
-
-
-def _document(path: Path, start: bytes) -> dict[str, Any] | list[Any] | None:
-    """Return a file that is one JSON value over several lines, or a list; None for any other."""
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start[:1] == b"[" or (start[:1] == b"{" and not start.partition(b"\n")[0].rstrip().endswith(b"}")):
-        content = document(path)
-        try:
-            value = json.loads(content) if content is not None else None
-        except (ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict | list) else None
-    return None
-
-
-def _read_document(content: dict[str, Any] | list[Any], path: Path, reading: Reading) -> None:
-    """Read the records of `trainer_state.json`, of a list of objects, or of one object."""
-    history = content.get("log_history", [content]) if isinstance(content, dict) else content
-    for number, item in enumerate(history if isinstance(history, list) else [history], start=1):
-        reading.tally.num_lines += 1
-        if isinstance(item, dict):
-            record = _take_object(
-                json_record(item, f"{printable(path.name)}:record {number}", reading.tally), item, reading
-            )
-            if record is not None:
-                reading.steps.add(record)
-        else:
-            reading.tally.ignore("items of a JSON list", "no objects")
-
-
-def _read_piece(piece: Piece, reading: Reading) -> None:
-    tally = reading.tally
-    record = step_line(piece, tally) or named_dictionary(piece, tally) or console_line(piece, tally)
-    if record is None and '{"' in piece.text:
-        record = _read_object(piece, reading)
-    if record is not None:
-        reading.steps.add(record)
-        return
-    for report in reading.blocks.feed(piece):
-        reading.steps.add(report)
-
-
-def _read_object(piece: Piece, reading: Reading) -> Record | None:
-    """Return the record of a JSON line."""
-    found = json_line(piece, reading.tally)
-    if found is None:
-        if piece.text.startswith('{"'):
-            reading.tally.ignore(
-                "lines that begin a JSON object", "not valid on their own: cut off, or over several lines"
-            )
+def _engine(reading: Reading, format_name: str, where: str) -> str | None:
+    """Return the engine whose readings are the log: the one that is named, or the only one where no trainer logged."""
+    found = {engine: len(steps) for engine, steps in reading.engines.steps.items()}
+    if format_name in ENGINES:
+        return format_name if format_name in found else None
+    if format_name != "auto" or len(reading.steps) or not found:
+        for engine, count in found.items():
+            reading.tally.ignore(f"readings of {engine}", f"not the trainer's; --format {engine} reads them", count)
         return None
-    return _take_object(*found, reading)
-
-
-def _take_object(record: Record | None, content: dict[str, Any], reading: Reading) -> Record | None:
-    """Keep what the first object says of the run beside its numbers, and count those without a step."""
-    if record is None:
-        reading.tally.ignore("JSON objects without a step", "nothing to join them on")
-    elif not reading.facts:
-        reading.facts = {key: value for key, value in content.items() if isinstance(value, str | int | float | dict)}
-    if isinstance(named := content.get("framework"), str):
-        reading.frameworks[named] += 1
-    return record
+    if len(found) > 1:
+        counts = " and ".join(f"{count} readings of {engine}" for engine, count in found.items())
+        raise TraceFormatError(f"{where}: holds {counts}; give the log of one engine, or --format")
+    return next(iter(found))
 
 
 def _framework(reading: Reading, format_name: str, where: str) -> Framework:
@@ -186,7 +101,7 @@ def _framework(reading: Reading, format_name: str, where: str) -> Framework:
     keys: Counter[str] = Counter()
     for step in reading.steps:
         keys.update(step.numbers.keys())
-    ranking = sorted(((votes(keys, each), each.name) for each in FRAMEWORKS.values()), reverse=True)
+    ranking = sorted(((votes(keys, each), each.name) for each in TRAINERS), reverse=True)
     (most, best), (second, other) = ranking[0], ranking[1]
     if most == 0:
         some = ", ".join(sorted(keys)[:3])
@@ -229,7 +144,7 @@ def _keep(drafts: list[Draft], framework: Framework, tally: Tally) -> list[Draft
     """Return the steps that say something of the run; others are counted as dropped."""
     kept = []
     for draft in drafts:
-        if draft.values.keys() & set(framework.needed) or draft.speculation:
+        if not framework.needed or draft.values.keys() & set(framework.needed) or draft.speculation:
             kept.append(draft)
         elif Quality.VALIDATION in draft.quality:
             cut = ": the rest of its line was cut off" if draft.raw.is_cut else ""
