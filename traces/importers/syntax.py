@@ -23,7 +23,7 @@ CUT_CHARS = (4095, 4096, 8191, 8192, 16383, 16384)
 """Lengths at which collectors of console output cut a line."""
 
 _STEP_LINE = re.compile(r"(?<![\w/:.])step:(\d{1,12}) - ", re.ASCII)
-_ITEM = re.compile(rf"(.{{1,{MAX_KEY_CHARS}}}?):({NUMBER})(?![\d.+(-])", re.ASCII)
+_ITEM = re.compile(rf"(.{{1,{MAX_KEY_CHARS}}}?):({NUMBER})(?![0-9._+(\u0080-\U0010ffff-])", re.ASCII)
 _NAMED = re.compile(r"(?<![\w/])(perf|rollout|step|eval|passrate|Global step) (\d{1,12}): ?(?=\{)", re.ASCII)
 _TIME = re.compile(r"\[(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _STEP_KEYS = (

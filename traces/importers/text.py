@@ -46,9 +46,10 @@ def open_binary(path: Path) -> BinaryIO:
         raise TraceError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); check the path") from None
     except ValueError:  # a zero byte in the name
         raise TraceError(f"{str(path)!r}: no path of a file; check it") from None
-    if file.peek(2)[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(file, "rb"))
-    return file
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
+    file.close()  # GzipFile would leave it open
+    return cast(BinaryIO, gzip.open(path, "rb"))
 
 
 def head(path: Path) -> bytes:
@@ -57,11 +58,14 @@ def head(path: Path) -> bytes:
     Raises:
         TraceError: No such file, a folder, unreadable, or packed by something other than gzip.
     """
+    start = b""
     with open_binary(path) as file:
         try:
-            start = file.read(HEAD_BYTES)
+            while len(start) < HEAD_BYTES and (more := file.read1(HEAD_BYTES)):  # type: ignore[attr-defined]
+                start += more
         except (OSError, EOFError, zlib.error) as error:
-            raise _broken_gzip(path, error) from None
+            if not start:  # else there is something to read, and what is missing is counted then
+                raise _broken_gzip(path, error) from None
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             raise TraceFormatError(f"{path}: is {name}, which is not read here; unpack it (only gzip is)")
