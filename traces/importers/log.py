@@ -121,7 +121,7 @@ def _run(
 ) -> MeasuredRun:
     tally = reading.tally
     context = Context(tally, facts=reading.facts, stated=setup.model_dump(exclude_none=True) if setup else {})
-    drafts = _keep(drafts_of(list(reading.steps), framework, context), framework, tally)
+    drafts = _keep(drafts_of(reading.steps, framework, context), framework, tally)
     if not drafts:
         raise _no_steps(printable(files[0].name), tally)
     _mark(drafts, tally)

@@ -80,6 +80,8 @@ class Framework:
     rules: tuple[Rule, ...]
     derive: Callable[[list[Draft], Context], None]
     """Fill in what rules cannot say, over all steps in their order."""
+    join: Callable[[list[RawStep], Tally], list[RawStep]] = lambda steps, _: steps
+    """Bring parts that count steps in another way to the number of the RL step."""
     validation: tuple[str, ...] = ()
     """Keys, or beginnings of them, of a step that holds a validation pass."""
     needed: tuple[str, ...] = ("step_s", "generation_s", "generation_wait_s", "train_s", "response_tokens_mean")
@@ -89,7 +91,7 @@ class Framework:
 def drafts_of(steps: Iterable[RawStep], framework: Framework, context: Context) -> list[Draft]:
     """Return the steps with the values that rules and `derive` give them."""
     drafts = []
-    for raw in steps:
+    for raw in framework.join(list(steps), context.tally):
         draft = Draft(raw)
         for rule in framework.rules:
             _apply(rule, draft, context)

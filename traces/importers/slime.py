@@ -8,7 +8,9 @@ is what the model wrote, `response_lengths` holds the observations of tools too;
 
 from collections import Counter
 
+from traces.importers.records import RawStep
 from traces.importers.rules import Context, Draft, Framework, Rule
+from traces.importers.tally import Tally
 
 RULES = (
     Rule("step_s", ("perf/step_time",)),
@@ -63,6 +65,41 @@ CONFIG_KEYS = {
 
 CLOSE_FRACTION = 0.005
 """How far sums of rounded times may be from the step they make up."""
+
+
+def join(steps: list[RawStep], tally: Tally) -> list[RawStep]:
+    """Bring `step N` lines, which count optimizer steps, to the rollout that each belongs to, and average their numbers.
+
+    slime numbers them rollout x steps per rollout + step (`megatron_utils/model.py`), so that the largest numbers tell
+    how many there are.
+    """
+    joined: list[RawStep] = []
+    for segment in sorted({raw.segment for raw in steps}):
+        own = [raw for raw in steps if raw.segment == segment]
+        rollouts = [raw.step for raw in own if raw.told.keys() - {"step", "train/step"}]
+        optimizer = [raw.step for raw in own if raw.told.keys() & {"step", "train/step"}]
+        ratio = (max(optimizer) + 1) / (max(rollouts) + 1) if optimizer and rollouts else 1.0
+        num = round(ratio)
+        joined += _regroup(own, num, tally) if num > 1 and abs(ratio - num) < 0.01 * num else own
+    return joined
+
+
+def _regroup(steps: list[RawStep], num: int, tally: Tally) -> list[RawStep]:
+    """Average the numbers of `num` optimizer steps each into their rollout."""
+    by_step = {raw.step: raw for raw in steps}
+    collected: dict[int, dict[str, list[float]]] = {}
+    for raw in steps:
+        for part in raw.told.keys() & {"step", "train/step"}:
+            for key, value in raw.told[part].items():
+                raw.numbers.pop(key, None)
+                collected.setdefault(raw.step // num, {}).setdefault(key, []).append(value)
+    for step, values in collected.items():
+        if step in by_step:
+            by_step[step].numbers.update({key: sum(found) / len(found) for key, found in values.items()})
+        else:
+            tally.drop(by_step[step * num].where, f"optimizer steps of rollout {step}, which has no line")
+    tally.ignore(f"{num} optimizer steps per rollout", "their `step N` lines are averaged", len(collected))
+    return [raw for raw in steps if raw.numbers]
 
 
 def derive(drafts: list[Draft], context: Context) -> None:
@@ -170,5 +207,6 @@ SLIME = Framework(
     ),
     rules=RULES,
     derive=derive,
+    join=join,
     validation=("eval/",),
 )

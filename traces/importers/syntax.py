@@ -72,7 +72,7 @@ def step_line(piece: Piece, tally: Tally) -> Record | None:
 
 def named_dictionary(piece: Piece, tally: Tally) -> Record | None:
     """Return the record of `perf 7: {'key': value, ...}`; its part tells the processes apart that print it."""
-    match = _NAMED.search(piece.text)
+    match = _NAMED.search(piece.text) if "{" in piece.text else None
     if match is None:
         return None
     found = dictionary(piece.text, match.end())

@@ -234,10 +234,10 @@ def test_a_large_log_is_read_in_bounded_memory_and_time(tmp_path: Path) -> None:
         [sys.executable, "-m", "bebop", "import", str(path), "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["num_steps"] == 200
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 150  # 10 s where nothing else runs
