@@ -68,7 +68,7 @@ CLOSE_FRACTION = 0.005
 
 
 def join(steps: list[RawStep], tally: Tally) -> list[RawStep]:
-    """Bring `step N` lines, which count optimizer steps, to the rollout that each belongs to, and average their numbers.
+    """Bring `step N` lines, which count optimizer steps, to the rollout of each, and average their numbers.
 
     slime numbers them rollout x steps per rollout + step (`megatron_utils/model.py`), so that the largest numbers tell
     how many there are.

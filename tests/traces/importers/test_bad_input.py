@@ -240,4 +240,4 @@ def test_a_large_log_is_read_in_bounded_memory_and_time(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["num_steps"] == 200
-    assert time.perf_counter() - start < 150  # 10 s where nothing else runs
+    assert time.perf_counter() - start < 150  # 4 s of CPU

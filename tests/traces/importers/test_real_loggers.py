@@ -46,6 +46,20 @@ def test_the_history_and_the_events_of_trl_tell_the_same_run() -> None:
         assert shared == pytest.approx({key: other.logged[f"train/{key}"] for key in shared}, rel=1e-6)
 
 
+def test_steps_of_a_real_console_import_and_the_one_that_was_cut_says_so() -> None:
+    run = read_log(REAL / "verl-excerpt.log")
+    assert [step.step for step in run.steps] == [1, 9, 11]
+    assert run.account is not None
+    assert run.account.dropped == (
+        "verl-excerpt.log:4: step 10 holds validation numbers only: the rest of its line was cut off",
+    )
+    for step in run.steps:
+        assert len(step.logged) > 75
+        assert step.num_sequences == 512
+        parts = (step.generation_s, step.reference_s, step.log_prob_s, step.train_s)
+        assert sum(part or 0.0 for part in parts) == pytest.approx(step.step_s, rel=0.02)
+
+
 def damaged(folder: Path, content: bytes) -> MeasuredRun:
     path = folder / "events.out.tfevents.7"
     path.write_bytes(content)

@@ -112,10 +112,8 @@ def test_a_dictionary_that_was_cut_keeps_what_stands_before_the_cut(tmp_path: Pa
 
 def test_optimizer_steps_are_brought_to_their_rollout(tmp_path: Path) -> None:
     lines = [ROLLOUT.format(n=n, minute=n, time=500.0) for n in (0, 1, 2)]
-    lines += [
-        f"(Actor pid=7) model.py:90 - step {n}: {{'train/entropy_loss': 0.{n + 1}, 'train/step': {n}}}"
-        for n in range(6)
-    ]
+    step = "(Actor pid=7) model.py:90 - step {n}: {{'train/entropy_loss': 0.{m}, 'train/step': {n}}}"
+    lines += [step.format(n=n, m=n + 1) for n in range(6)]
     run = read_text(tmp_path, "\n".join(lines))
     assert [step.step for step in run.steps] == [0, 1, 2]
     assert [step.entropy_nats for step in run.steps] == pytest.approx([0.15, 0.35, 0.55])
