@@ -11,6 +11,7 @@ VERBS = {
     "plan": "search for the best use of so many GPUs",
     "report": "write runs as one HTML page, or for other programs",
     "sensitivity": "say which unknown input the answer depends on most",
+    "compare": "compare two runs, measured or predicted, and say why they differ",
     "trace": "write a run's timeline for Perfetto",
     "profile": "make a latency trace",
     "import": "read the log of a run as a trace",
@@ -22,6 +23,7 @@ VERBS = {
 
 _MODULES = {
     "simulate": "simulator.cli",
+    "compare": "simulator.compare.cli",
     "scenarios": "simulator.cli",
     "plan": "simulator.plan_cli",
     "report": "dashboard.report.cli",

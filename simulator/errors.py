@@ -3,6 +3,7 @@
 SimulatorError              base
 |- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
 |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
+|- ComparisonError          two runs that cannot be compared, and why (exit code 2)
 `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
 
@@ -21,6 +22,12 @@ class ScenarioError(SimulatorError):
 
 class TraceCoverageError(ScenarioError):
     """The trace does not cover what the scenario needs, and extrapolation is not allowed."""
+
+
+class ComparisonError(SimulatorError):
+    """Two runs cannot be compared."""
+
+    exit_code = 2
 
 
 class InvariantError(SimulatorError):
