@@ -263,7 +263,8 @@ def make_parts(
     table, warnings = inputs.latency.step_tables(
         [Need(name, k, max_running, longest, kv_tokens, keeps_draft_cache) for k in choices]
     )
-    table = scaled(table, noise.latency, [noise.draft_and_verify if k > 0 else 1.0 for k in choices])
+    slowness = noise.latency / (scenario.engine.efficiency or 1.0)
+    table = scaled(table, slowness, [noise.draft_and_verify if k > 0 else 1.0 for k in choices])
     shift = noise.accept_length
     if shift is None:
         source = arm.acceptance.model_dump_json() if arm.acceptance else ""

@@ -105,16 +105,27 @@ def _draw_sequences(
     config: SyntheticWorkload, num_groups: int, first_step: int, groups_per_step: float, *seed: str | int
 ) -> Workload:
     group_size = config.group_size
-    num_sequences = num_groups * group_size
     prompt_tokens = _draw_counts(config.prompt_tokens, num_groups, *seed, "prompt").repeat(group_size)
     response_tokens, truncated = _draw_responses(config, num_groups, first_step, groups_per_step, *seed, "response")
-    groups = np.arange(num_groups, dtype=np.int32).repeat(group_size)
+    return sequences_of(config, prompt_tokens, response_tokens, *seed, truncated_fraction=truncated)
+
+
+def sequences_of(
+    config: SyntheticWorkload,
+    prompt_tokens: I32,
+    response_tokens: I32,
+    *seed: str | int,
+    truncated_fraction: float | None = None,
+) -> Workload:
+    """Return sequences of these lengths ([sequences], group after group), in turns as the workload's are."""
+    num_sequences, num_groups = len(response_tokens), len(response_tokens) // config.group_size
+    groups = np.arange(num_groups, dtype=np.int32).repeat(config.group_size)
     if config.turns is None:
         first_turn = np.arange(num_sequences + 1, dtype=np.int64)
         delays = np.zeros(num_sequences, np.float32)
-        return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups, truncated)
+        return _assemble(first_turn, prompt_tokens, response_tokens, delays, groups, num_groups, truncated_fraction)
     turns = _draw_turns(config.turns, prompt_tokens, response_tokens, *seed)
-    return _assemble(*turns, groups, num_groups, truncated)
+    return _assemble(*turns, groups, num_groups, truncated_fraction)
 
 
 def trace_workload(trace: WorkloadTrace, num_groups: int) -> Workload:
