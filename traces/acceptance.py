@@ -41,6 +41,8 @@ class AcceptanceRow(Strict):
     rl_step: Annotated[int, Field(ge=0)] | None = None
     policy_age_versions: Annotated[int, Field(ge=0)] | None = None
     """Policy versions since the head was last trained."""
+    from_token: Annotated[int, Field(ge=0)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Tokens of the response from which on the row counts, up to the next such row; None: all of the response."""
     cumulative: tuple[Fraction, ...] = Field(min_length=1, max_length=16)
     """c_1..c_k, never increasing."""
     num_steps: Annotated[int, Field(ge=1)] | None = None

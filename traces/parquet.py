@@ -38,11 +38,17 @@ def write_table(trace: Trace, sha256: str, file: IO[bytes]) -> None:
     content = trace.model_dump(mode="json")
     field = TABLE_FIELDS[content["kind"]]
     rows = content.pop(field)
-    columns = _columns(type(trace), field)
+    # A fact that rows may leave out has a column only where one has it: a format may grow, and files stay as they were.
+    facts = _row_model(type(trace), field).model_fields
+    columns = {
+        name: kind
+        for name, kind in _columns(type(trace), field).items()
+        if facts[name].exclude_if is None or any(name in row for row in rows)
+    }
     header = canonical_json({**content, "sha256": sha256}).encode()
-    schema = pa.schema([(name, kind) for name, kind in columns.items()], metadata={HEADER_KEY: header})
+    schema = pa.schema(list(columns.items()), metadata={HEADER_KEY: header})
     nested = {name for name in columns if _is_nested(_row_model(type(trace), field), name)}
-    arrays = {name: [canonical_json(r[name]) if name in nested else r[name] for r in rows] for name in columns}
+    arrays = {name: [canonical_json(r[name]) if name in nested else r.get(name) for r in rows] for name in columns}
     pq.write_table(pa.Table.from_pydict(arrays, schema=schema), file, compression="snappy")
 
 

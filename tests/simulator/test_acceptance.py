@@ -155,6 +155,8 @@ def counted(tmp_path: Path) -> str:
         row(None, (0.7, 0.5), task="code"),
         row(0.2, (0.5, 0.4), loss="tv"),
         row(0.2, (0.5, 0.4), loss="tv", head="eagle"),
+        row(None, (0.5, 0.3), loss="tv along the response", from_token=0, num_steps=100),
+        row(None, (0.7, 0.5), loss="tv along the response", from_token=64, num_steps=300),
     )
     path = str(tmp_path / "counted.json")
     provenance = Provenance(source="a test", created="2026-01-01")
@@ -190,6 +192,11 @@ def test_counted_rows_are_pooled_by_steps_and_linear_between_entropies(counted: 
     )
     with pytest.raises(ScenarioError, match=r"entropy: missing, but the rows of arms\.c\.acceptance depend on it"):
         source.cumulative(2, None)
+
+
+def test_rows_along_the_response_are_pooled_to_the_whole_of_it(counted: str) -> None:
+    source = rows_of(counted, loss="tv along the response")
+    assert source.cumulative(2, None).tolist() == pytest.approx([0.65, 0.45])
 
 
 def test_rows_without_entropy_hold_at_every_entropy(counted: str) -> None:

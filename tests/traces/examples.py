@@ -102,6 +102,7 @@ acceptance_rows = st.builds(
     temperature=st.floats(0, 10),
     entropy_nats=_some(st.floats(0, 20)),
     task=st.none() | texts,
+    from_token=st.none() | st.integers(0, 2**31),
     cumulative=st.lists(fractions, min_size=1, max_size=16).map(lambda rates: tuple(sorted(rates, reverse=True))),
     num_steps=st.none() | st.integers(1, 2**62),
 )

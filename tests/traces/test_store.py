@@ -3,6 +3,7 @@ import resource
 import signal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -85,6 +86,17 @@ def test_a_changed_value_is_an_integrity_error_with_both_hashes(tmp_path: Path) 
         f"{path}: content has sha256 {changed.content_hash()}, expected {trace.content_hash()} as written with it; "
         "restore the file, or take the sha256 entry out if you edited it on purpose"
     )
+
+
+def test_an_acceptance_row_for_the_whole_response_is_written_as_before_there_were_others(tmp_path: Path) -> None:
+    trace = examples.acceptance_trace()
+    assert "from_token" not in trace.rows[0].model_dump(mode="json")
+    save_trace(trace, tmp_path / "whole.parquet")
+    assert "from_token" not in pq.read_schema(tmp_path / "whole.parquet").names
+    part = trace.model_copy(update={"rows": (*trace.rows, trace.rows[0].model_copy(update={"from_token": 0}))})
+    save_trace(part, tmp_path / "part.parquet")
+    back = load_trace(tmp_path / "part.parquet", AcceptanceTrace)
+    assert [row.from_token for row in back.rows] == [None, 0]
 
 
 def test_a_file_made_by_hand_needs_no_hash(tmp_path: Path) -> None:
