@@ -45,6 +45,7 @@ EXTRAS = {
     "playwright": "dev",
     "plotly": "dashboard",
     "ray": "ray",
+    "statsmodels": "study",
     "streamlit": "dashboard",
     "torch": "torch",
     "uvicorn": "service",

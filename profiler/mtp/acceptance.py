@@ -37,6 +37,8 @@ class Acceptance:
     """Standard error of it, sequences being independent and steps of one not."""
     entropy_nats: float
     """Mean entropy of the target where the first draft stands."""
+    top_probability: float
+    """Mean of the target's largest probability there."""
     num_steps: int
 
     @property
@@ -74,6 +76,7 @@ def summarise(steps: Steps, counts_SB: Tensor, verify_rule: str) -> Acceptance:
         accept_length=length,
         accept_length_sd=length_sd,
         entropy_nats=float(steps.entropy_SBk[..., 0][counts_SB].mean()),
+        top_probability=float(steps.likeliest_SBk[..., 0][counts_SB].mean()),
         num_steps=num,
     )
 
@@ -104,7 +107,14 @@ def place_bins(steps: Steps, counts_SB: Tensor, starts: tuple[int, ...]) -> Iter
 
 
 def row(
-    found: Acceptance, *, loss: str, verify_rule: str, temperature: float, task: str, with_entropy: bool
+    found: Acceptance,
+    *,
+    loss: str,
+    verify_rule: str,
+    temperature: float,
+    task: str,
+    with_entropy: bool,
+    from_token: int | None = None,
 ) -> AcceptanceRow:
     """Return a row of an AcceptanceTrace.
 
@@ -116,6 +126,7 @@ def row(
         temperature=temperature,
         entropy_nats=round(found.entropy_nats, 4) if with_entropy else None,
         task=task,
+        from_token=from_token,
         cumulative=tuple(round(rate, 5) for rate in found.cumulative),
         num_steps=found.num_steps,
     )

@@ -7,9 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from profiler.errors import UsageError
 from traces.console import Parser
+
+if TYPE_CHECKING:
+    from profiler.mtp.results import Results
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,26 +27,41 @@ def main(argv: Sequence[str]) -> int:
     if not 1 <= arguments.threads <= 256:
         raise UsageError(f"--threads {arguments.threads} is outside 1..256; choose a value inside")
     if arguments.output is not None and arguments.output.suffix:
-        raise UsageError(f"-o {arguments.output}: several traces are written; name a folder")
+        raise UsageError(f"-o {arguments.output}: several files are written; name a folder")
+    if arguments.measured is not None and arguments.quick:
+        raise UsageError("--from and --quick: nothing is measured with --from; leave one of them out")
     import torch
 
     from profiler.mtp.publish import as_json, as_text, traces
-    from profiler.mtp.study import FULL, QUICK, run_study
+    from profiler.mtp.results import ResultsFile
     from traces.store import save_trace
 
-    torch.set_num_threads(arguments.threads)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
-
-    results = run_study(QUICK if arguments.quick else FULL, say)
+    torch.set_num_threads(1)
+    results = _measure(arguments) if arguments.measured is None else ResultsFile(arguments.measured).read()
     if arguments.output is not None:
-        arguments.output.mkdir(parents=True, exist_ok=True)
         for trace in traces(results, f"bebop study {shlex.join(argv)}"):
             save_trace(trace, arguments.output / f"{trace.name}.json")
     print(json.dumps(as_json(results)) if arguments.json else as_text(results))
     return 0
+
+
+def _measure(arguments: argparse.Namespace) -> "Results":
+    """Run the study, or what a folder does not hold of it yet."""
+    from profiler.mtp.results import ResultsFile
+    from profiler.mtp.study import FULL, QUICK, run_study
+
+    began, size = time.monotonic(), QUICK if arguments.quick else FULL
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    if arguments.output is None:
+        return run_study(size, say, num_workers=arguments.threads)
+    file = ResultsFile(arguments.output)
+    done = file.begin(size)
+    if done:
+        say(f"{len(done)} units are in {file.path} already")
+    return run_study(size, say, num_workers=arguments.threads, done=done, keep=file.add)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,8 +71,18 @@ def _parser() -> argparse.ArgumentParser:
         "losses, three verify rules, temperature, and acceptance while reinforcement learning moves entropy.",
     )
     parser.add_argument("study", choices=["mtp"], help="which study")
-    parser.add_argument("--quick", action="store_true", help="minutes instead of hours: smaller models, one seed")
+    parser.add_argument("--quick", action="store_true", help="minutes instead of an hour: smaller models")
     parser.add_argument("--json", action="store_true", help="answer with one line of JSON")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="also write AcceptanceTraces into this folder")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="cores to work on (default 2)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="keep what is measured in this folder as it comes (a study that was stopped goes on there), and write "
+        "AcceptanceTraces",
+    )
+    parser.add_argument(
+        "--from", dest="measured", type=Path, metavar="DIR", help="measure nothing: read what -o has kept in a folder"
+    )
     return parser

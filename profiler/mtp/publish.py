@@ -1,7 +1,6 @@
 """What a study leaves behind: a table, JSON, and AcceptanceTraces that a scenario can use. Does not measure."""
 
 import datetime
-import math
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,18 +9,21 @@ from typing import Any
 import torch
 
 from profiler.mtp.acceptance import row
-from profiler.mtp.laws import Line
-from profiler.mtp.study import LOSSES_COMPARED, NUM_DRAFTS, ONLINE, RECIPES, TEMPERATURES, Results
-from profiler.mtp.verdicts import (
+from profiler.mtp.estimates import (
+    STRATEGIES,
+    Drift,
     Estimate,
     accept_rate,
     bin_lines,
     domains_of,
+    drifts,
     late,
     rl_lines,
     temperature_curve,
-    verdicts,
 )
+from profiler.mtp.laws import Line
+from profiler.mtp.results import LOSSES_COMPARED, NUM_DRAFTS, RECIPES, TEMPERATURES, Results
+from profiler.mtp.verdicts import verdicts
 from traces.acceptance import AcceptanceLaw, AcceptanceRow, AcceptanceTrace, VerifyRule
 from traces.base import Origin, Provenance
 
@@ -42,8 +44,8 @@ def as_json(results: Results) -> dict[str, Any]:
             for name, one in verdicts(results).items()
         },
         "size": results.size.name,
-        "seeds": len(results.size.seeds),
-        "seconds": round(results.seconds, 1),
+        "seeds": _num_seeds(results),
+        "core_seconds": round(results.seconds, 1),
     }
     if "math" in domains:
         answer["accept_length_by_temperature"] = {
@@ -51,22 +53,43 @@ def as_json(results: Results) -> dict[str, Any]:
             for loss, rule in TEMPERATURE_CURVES
         }
     if results.rl:
-        lines = rl_lines(results)
-        answer["slope"] = {name: round(lines[name].slope_per_nat, 4) for name in RECIPES}
-        answer["slope_online"] = {name: round(lines[name].slope_per_nat, 4) for name in ONLINE}
-        answer["slope_interval"] = {
-            name: [round(line.slope_low, 4), round(line.slope_high, 4)] for name, line in lines.items()
-        }
-        answer["accept_length_late_in_rl"] = {name: round(late(results, name).mean, 4) for name in (*RECIPES, *ONLINE)}
+        answer |= _rl_as_json(results)
     return answer
+
+
+def _rl_as_json(results: Results) -> dict[str, Any]:
+    lines, both = rl_lines(results), rl_lines(results, at_one_step=False)
+    slopes = {name: round(line.slope_per_nat, 4) for name, line in lines.items()}
+    return {
+        "slope": {name: slopes[name] for name in RECIPES},
+        "slope_of_others": {name: slope for name, slope in slopes.items() if name not in RECIPES},
+        "slope_interval": {n: [round(line.slope_low, 4), round(line.slope_high, 4)] for n, line in lines.items()},
+        "slope_with_drift": {name: round(line.slope_per_nat, 4) for name, line in both.items()},
+        "per_rl_step": {
+            name: [round(value, 5) for value in (line.per_step, line.per_step_low, line.per_step_high)]
+            for name, line in lines.items()
+        },
+        "drift": {
+            name: {end: _drift_as_json(one) for end, one in drifts(results, name, lines[name]).items()}
+            for name in STRATEGIES
+        },
+        "accept_length_late_in_rl": {name: round(late(results, name).mean, 4) for name in STRATEGIES},
+    }
+
+
+def _drift_as_json(drift: Drift) -> dict[str, list[float]]:
+    parts = {"change": drift.change, "entropy": drift.entropy, "mismatch": drift.mismatch}
+    return {name: [round(one.mean, 4), *_interval(one)] for name, one in parts.items()}
 
 
 def as_text(results: Results) -> str:
     """Return the tables and the verdicts, for people."""
     domains = domains_of(results)
+    values = {(unit.target_values, unit.head_values) for unit in results.units}
     lines = [
-        f"{results.size.name}: targets of {results.target_values:,} values, heads of {results.head_values:,}, "
-        f"{len(results.size.seeds)} seed(s), k = {NUM_DRAFTS}, {results.seconds:.0f} s",
+        f"{results.size.name}: "
+        + ", ".join(f"targets of {target:,} values, heads of {head:,}" for target, head in sorted(values))
+        + f", {_num_seeds(results)} seed(s), k = {NUM_DRAFTS}, {results.seconds:.0f} core seconds",
         "",
         "Acceptance rate (AL - 1) / k, rejection sampling, temperature 1 (95 % interval)",
         f"{'loss':12}" + "".join(f"{domain:>26}" for domain in domains),
@@ -79,10 +102,16 @@ def as_text(results: Results) -> str:
             curve = temperature_curve(results, loss, rule)
             lines.append(f"{f'{rule}, {loss}':24}" + "".join(f"{curve[t].mean:8.3f}" for t in sorted(curve)))
     if results.rl:
-        lines += ["", "Accept length over reinforcement learning, as a line in policy entropy"]
-        lines += [f"{name:24}{_line(line)}" for name, line in rl_lines(results).items()]
+        of_rl = rl_lines(results)
+        lines += ["", "Accept length over reinforcement learning: slope in policy entropy at one step, change per step"]
+        lines += [f"{name:24}{_line(line)}" for name, line in of_rl.items()]
+        lines += ["", f"{'Parts of its change':24}{'change':>26}{'entropy':>26}{'mismatch':>26}"]
+        for name in STRATEGIES:
+            for end, drift in drifts(results, name, of_rl[name]).items():
+                parts = (drift.change, drift.entropy, drift.mismatch)
+                lines.append(f"{f'{name}, {end}':24}" + "".join(f"{one!s:>26}" for one in parts))
         lines += ["", "Accept length over the last third of it"]
-        lines += [f"{name:24}{late(results, name)}" for name in (*RECIPES, *ONLINE)]
+        lines += [f"{name:24}{late(results, name)}" for name in STRATEGIES]
     lines += ["", "Verdicts"]
     lines += [f"{one.outcome.value:18}{one.claim}: {one.why}" for one in verdicts(results).values()]
     return "\n".join(lines)
@@ -109,7 +138,7 @@ def traces(results: Results, command: str) -> Iterator[AcceptanceTrace]:
         same = {"loss": cell.loss, "verify_rule": cell.verify_rule, "temperature": cell.temperature}
         of_bins += [row(one, task=cell.domain, with_entropy=True, **same) for one in cell.entropy_bins]  # type: ignore[arg-type]
         of_places += [
-            row(one, task=f"{cell.domain}, from token {place}", with_entropy=False, **same)  # type: ignore[arg-type]
+            row(one, task=cell.domain, with_entropy=False, from_token=place, **same)  # type: ignore[arg-type]
             for place, one in cell.place_bins
         ]
     laws = [
@@ -121,7 +150,9 @@ def traces(results: Results, command: str) -> Iterator[AcceptanceTrace]:
     yield _trace(f"{stem}-places", results, where, of_places)
     if results.rl:
         along = [
-            _law(line, name, "rl_sums", "over RL steps") for name, line in rl_lines(results).items() if name in RECIPES
+            _law(line, name, "rl_sums", "over RL steps, at one step")
+            for name, line in rl_lines(results).items()
+            if name in RECIPES
         ]
         yield _trace(f"{stem}-rl", results, where, list(_rl_rows(results)), along)
 
@@ -146,20 +177,24 @@ def _law(line: Line, recipe: str, fit: str, how: str) -> AcceptanceLaw:
         entropy_low_nats=line.entropy_low_nats,
         entropy_high_nats=line.entropy_high_nats,
         origin=Origin.MODELLED,
-        source=f"least squares {how}, {line.num_points} points",
+        source=f"least squares {how}, {line.num_points} points, a level per seed, {line.errors}",
     )
 
 
 def _trace(
     name: str, results: Results, where: Provenance, rows: list[AcceptanceRow], laws: list[AcceptanceLaw] | None = None
 ) -> AcceptanceTrace:
-    model = f"byte-level decoder of {results.target_values:,} values, MTP head of {results.head_values:,}"
+    unit = results.units[0]
+    model = f"byte-level decoder of {unit.target_values:,} values, MTP head of {unit.head_values:,}"
     return AcceptanceTrace(name=name, model=model, rows=tuple(rows), laws=tuple(laws or ()), provenance=where)
 
 
 def _provenance(results: Results, command: str) -> Provenance:
     size = results.size
-    reached = ", ".join(f"{domain} {nats:.2f}" for domain, nats in results.target_nats.items())
+    nats: dict[str, list[float]] = {}
+    for unit in results.units:
+        nats.setdefault(unit.part, []).append(unit.target_nats)
+    reached = ", ".join(f"{part} {sum(of) / len(of):.2f}" for part, of in nats.items())
     return Provenance(
         source="counted on models that `bebop study mtp` trains from nothing, with their own MTP heads",
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -169,11 +204,16 @@ def _provenance(results: Results, command: str) -> Provenance:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        notes=f"{size}. Targets reached a next-token loss of {reached} nats per character. Text is characters of code, "
+        notes=f"{size}; {_num_seeds(results)} seeds were run. Targets reached a next-token loss of {reached} nats per "
+        "character, mean over seeds. Text is characters of code, "
         "worked arithmetic and dialogues with tools; steps count where the policy writes itself, with all k positions. "
         "Tiny models on tiny text: the shape of an effect may carry over to real ones, no number here does. In RL the "
         "policy moves away from frozen heads as its entropy rises: a line over RL steps holds both effects.",
     )
+
+
+def _num_seeds(results: Results) -> int:
+    return len({unit.seed for unit in results.units})
 
 
 def _interval(found: Estimate) -> list[float]:
@@ -183,5 +223,5 @@ def _interval(found: Estimate) -> list[float]:
 def _line(line: Line) -> str:
     slope = f"{line.slope_per_nat:+.3f} ({line.slope_low:+.3f} to {line.slope_high:+.3f})"
     span = f"H {line.entropy_low_nats:.3f} to {line.entropy_high_nats:.3f}"
-    value = f"{line.intercept:.3f}" if math.isfinite(line.intercept) else "-"
-    return f"{value} {slope} per nat, {span}, {line.num_points} points"
+    drift = f"{line.per_step:+.4f} ({line.per_step_low:+.4f} to {line.per_step_high:+.4f}) per step"
+    return f"{line.intercept:.3f} {slope} per nat, {drift}, {span}, {line.num_points} points, {line.errors}"

@@ -1,11 +1,12 @@
 """Reinforcement learning of a small policy on sums, with a reward that can be checked: GRPO, one update per rollout.
 
-The entropy term makes entropy rise (bonus) or fall (penalty) on purpose, to move acceptance along it. Does not know
-draft heads.
+An entropy term with a controlled weight leads the policy's entropy up and back to where it was; a KL term keeps the
+policy near the one it began as: among all policies of one entropy, it prefers the nearest. Does not know draft heads.
 """
 
-# Shape letters: G groups, R responses of a group, B = G R, T tokens.
+# Shape letters: G groups, R responses of a group, B = G R, T tokens, N tokens of responses, V vocabulary.
 
+import copy
 import random
 import re
 from dataclasses import dataclass
@@ -33,10 +34,21 @@ class RlRecipe:
     num_steps: int
     num_groups: int = 32
     group: int = 8
-    learning_rate: float = 3e-4
-    entropy_weight: float = 0.02
-    """Bonus per nat over the first half of the run, penalty over the second."""
+    learning_rate: float = 2e-4
+    kl_weight: float = 0.1
+    """Weight of KL(policy || policy at the start), per nat."""
+    entropy_rise_nats: float = 0.35
+    """How far entropy is led up over the first half of the run; over the second it is led back."""
+    entropy_gain: float = 10.0
+    """Weight of the entropy term per nat that entropy is off its course; the term changes its sign with the error."""
+    largest: int = 99
+    """Of the numbers in the sums."""
     seed: int = 0
+
+    def wanted_rise(self, index: int) -> float:
+        """Return how far above its start the entropy should be once step `index` is made, nats."""
+        half = self.num_steps / 2
+        return self.entropy_rise_nats * max(0.0, 1.0 - abs(index + 1 - half) / half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +62,30 @@ class RlStep:
     """Mean of the responses."""
     entropy_nats: float
     """Mean over tokens of the responses, at temperature 1."""
+    kl_nats: float
+    """KL(policy || policy at the start), mean over the same tokens."""
 
 
-def sums(num: int, seed: int) -> tuple[Tensor, list[tuple[int, int, int]]]:
+def sums(num: int, seed: int, largest: int = 99) -> tuple[Tensor, list[tuple[int, int, int]]]:
     """Return prompts of two-digit sums, [num, PROMPT_TOKENS], and their numbers."""
     draw = random.Random(seed)
-    numbers = [(draw.randint(10, 99), draw.randint(10, 99), draw.randint(10, 99)) for _ in range(num)]
+    numbers = [_numbers(draw, largest) for _ in range(num)]
     return torch.stack([encode(f"Q:{a}+{b}+{c}\n") for a, b, c in numbers]), numbers
+
+
+def worked_sums(num_tokens: int, seed: int, largest: int) -> Tensor:
+    """Return a stream of such sums with their right answers: what the policy learns the task from, [num_tokens]."""
+    draw = random.Random(f"worked {seed}")
+    pieces, size = [], 0
+    while size < num_tokens:
+        a, b, c = _numbers(draw, largest)
+        pieces.append(f"Q:{a}+{b}+{c}\n={a + b}+{c}\n={a + b + c}\nA:{a + b + c}\n")
+        size += len(pieces[-1])
+    return encode("".join(pieces))[:num_tokens]
+
+
+def _numbers(draw: random.Random, largest: int) -> tuple[int, int, int]:
+    return draw.randint(10, largest), draw.randint(10, largest), draw.randint(10, largest)
 
 
 def reward(response: str, numbers: tuple[int, int, int]) -> float:
@@ -82,13 +111,15 @@ class Policy:
 
     def __init__(self, decoder: Decoder, recipe: RlRecipe) -> None:
         self.decoder, self.recipe = decoder, recipe
+        self._start = copy.deepcopy(decoder)
+        self._start_entropy: float | None = None
         self._weights = _weights_of(decoder)
         self._optimizer = torch.optim.AdamW(self._weights, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
     def step(self, index: int) -> RlStep:
         """Roll out, reward, update once; return what was rolled out."""
         recipe = self.recipe
-        prompts, numbers = sums(recipe.num_groups, seed=1000 * recipe.seed + index)
+        prompts, numbers = sums(recipe.num_groups, 1000 * recipe.seed + index, recipe.largest)
         tokens = generate(self.decoder, prompts.repeat_interleave(recipe.group, 0), RESPONSE_TOKENS)
         texts = [decode(row[PROMPT_TOKENS:]) for row in tokens]
         rewards = torch.tensor([reward(text, numbers[i // recipe.group]) for i, text in enumerate(texts)])
@@ -98,27 +129,41 @@ class Policy:
             (groups_GR - groups_GR.mean(1, keepdim=True)) / (groups_GR.std(1, keepdim=True) + 1e-4)
         ).flatten()
         mask = response_mask(tokens)
-        sign = 1.0 if index < recipe.num_steps / 2 else -1.0
-        entropy = self._update(tokens, mask, advantage_B, sign * recipe.entropy_weight)
-        return RlStep(tokens, mask, float(rewards.mean()), entropy)
+        entropy, kl = self._update(tokens, mask, advantage_B, index)
+        return RlStep(tokens, mask, float(rewards.mean()), entropy, kl)
 
-    def _update(self, tokens_BT: Tensor, mask_BT: Tensor, advantage_B: Tensor, entropy_weight: float) -> float:
+    def _update(self, tokens_BT: Tensor, mask_BT: Tensor, advantage_B: Tensor, index: int) -> tuple[float, float]:
+        kept = mask_BT[:, 1:]
+        with torch.no_grad():
+            log_start = _log_p(self._start, tokens_BT, kept)
         for weight in self._weights:
             weight.requires_grad_(True)
-        hidden = self.decoder.forward(tokens_BT[:, :-1], None, Step(0, tokens_BT.shape[1] - 1))
-        kept = mask_BT[:, 1:]
-        log_p = log_softmax(self.decoder.logits(hidden[kept]))
+        log_p = _log_p(self.decoder, tokens_BT, kept)
+        p = log_p.exp()
         chosen = log_p.gather(1, tokens_BT[:, 1:][kept][:, None])[:, 0]
-        entropy = -(log_p.exp() * log_p).sum(-1).mean()
+        entropy, kl = -(p * log_p).sum(-1).mean(), (p * (log_p - log_start)).sum(-1).mean()
         advantage = advantage_B[:, None].expand_as(kept)[kept]
-        loss = -(advantage * chosen).mean() - entropy_weight * entropy
+        loss = self.recipe.kl_weight * kl - (advantage * chosen).mean() - self._entropy_weight(index, entropy) * entropy
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
         self._optimizer.step()
         for weight in self._weights:
             weight.requires_grad_(False)
-        return float(entropy.detach())
+        return float(entropy.detach()), float(kl.detach())
+
+    def _entropy_weight(self, index: int, entropy: Tensor) -> float:
+        now = float(entropy.detach())
+        if self._start_entropy is None:
+            self._start_entropy = now
+        wanted = self._start_entropy + self.recipe.wanted_rise(index)
+        return self.recipe.entropy_gain * (wanted - now)
+
+
+def _log_p(decoder: Decoder, tokens_BT: Tensor, kept: Tensor) -> Tensor:
+    """Return what a decoder says of the tokens that are kept, [N, V]."""
+    hidden = decoder.forward(tokens_BT[:, :-1], None, Step(0, tokens_BT.shape[1] - 1))
+    return log_softmax(decoder.logits(hidden[kept]))
 
 
 def _weights_of(decoder: Decoder) -> list[Tensor]:

@@ -1,13 +1,17 @@
 """The study of `bebop study mtp`: losses by domain, verify rules by temperature, acceptance along RL.
 
-Targets are trained here from nothing. Every head of a domain starts from one that was trained with cross-entropy, as
-the paper's heads do, and gets as many further batches as the others. Does not know how results are judged or printed.
+It is made of units: a part (one domain of text, or sums, on which RL runs) under one seed, with a target, heads and
+rollouts of its own, so that what differs between seeds is all that chance decides. Units do not know each other: they
+run on one core each, side by side. Every head of a target starts from one that was trained with cross-entropy, as the
+paper's heads do, and gets as many further batches as the others. Does not know how results are judged or printed.
 """
 
 import copy
+import multiprocessing
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,58 +23,160 @@ from profiler.mtp.acceptance import Acceptance, entropy_bins, of_own_tokens, pla
 from profiler.mtp.corpora import DOMAINS, VOCAB_SIZE, own_tokens, stream, windows
 from profiler.mtp.heads import Head, new_head
 from profiler.mtp.ragged import generate
-from profiler.mtp.reinforce import RESPONSE_TOKENS, Policy, RlRecipe, response_mask, sums
+from profiler.mtp.reinforce import RESPONSE_TOKENS, Policy, RlRecipe, response_mask, sums, worked_sums
+from profiler.mtp.rejection import process
+from profiler.mtp.results import (
+    LOSSES_COMPARED,
+    NARROW,
+    NUM_DRAFTS,
+    ONLINE,
+    RECIPES,
+    TEMPERATURES,
+    Cell,
+    Results,
+    RlPoint,
+    Size,
+    Unit,
+)
 from profiler.mtp.speculate import speculate
 from profiler.mtp.train import HeadRecipe, OnlineHead, Rollouts, read, train_head, train_target
 from traces.architecture import Architecture
 
-LOSSES_COMPARED = ("ce", "kl", "reverse_kl", "tv", "e2e_tv")
-"""Rows of the paper's table 2."""
-TEMPERATURES = (0.1, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
-"""Of the paper's fig. 12a."""
-RECIPES = {
-    "to": ("ce", "greedy_draft"),
-    "rs_ce": ("ce", "rejection"),
-    "rs_tv": ("tv", "rejection"),
-    "rs_e2e_tv": ("e2e_tv", "rejection"),
-}
-"""Loss of the head and verify rule, by the names that acceptance laws have."""
-NUM_DRAFTS = 3
 PROMPT_TOKENS = 32
 NUM_ENTROPY_BINS = 8
 PLACE_BINS = (0, 32, 64)
 """First tokens of the bins of position in the response."""
+SUMS = "sums"
+"""The part that RL runs on."""
+PRE_RL_TEMPERATURES = (1.0, 1.4, 1.8)
+"""Of the rollouts that RL's frozen heads learn from: their entropies cover those that RL is led through, as the paper's
+claim holds only inside the entropies of MTP training."""
+SUMS_BATCH = 32
+"""Answers to sums are a fourth as long as responses in a domain of text: batches of as many tokens."""
+ONLINE_SHARE = 4
+"""Online heads learn from one in so many responses of a step."""
+HEAD_RATE = 5e-4
+"""Learning rate of each loss behind the common start, and of online training; assumed."""
 
-ENTROPY_WEIGHT = 0.1
-"""Bonus, then penalty per nat in RL: enough to move the entropy of these small policies by some tenths of a nat."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large a study is."""
-
-    name: str
-    hidden_size: int
-    num_layers: int
-    stream_tokens: int
-    target_batches: int
-    start_batches: int
-    """Cross-entropy batches that all heads of a domain have in common."""
-    head_batches: int
-    """Batches of each loss after that."""
-    num_rollouts: int
-    num_measured: int
-    """Sequences that acceptance is counted on."""
-    response_tokens: int
-    rl_steps: int
-    rl_pretrain_steps: int
-    seeds: tuple[int, ...]
-
-
-QUICK = Size("quick", 96, 3, 500_000, 250, 100, 60, 256, 96, 96, 12, 6, (0,))
+QUICK = Size(
+    name="quick",
+    hidden_size=96,
+    num_layers=3,
+    stream_tokens=500_000,
+    target_batches=100,
+    start_batches=40,
+    head_batches=30,
+    num_rollouts=560,
+    num_measured=64,
+    response_tokens=96,
+    policy_batches=300,
+    largest_number=19,
+    rl_steps=24,
+    rl_measured_every=3,
+    seeds=(0, 1, 2),
+)
 """About five minutes on two cores."""
-FULL = Size("full", 192, 5, 3_000_000, 1200, 600, 300, 768, 384, 128, 60, 30, (0, 1, 2))
-"""About 85 minutes on two free cores: scaled up from the quick one, never run so far."""
+FULL = Size(
+    name="full",
+    hidden_size=128,
+    num_layers=4,
+    stream_tokens=2_000_000,
+    target_batches=350,
+    start_batches=180,
+    head_batches=80,
+    num_rollouts=1300,
+    num_measured=224,
+    response_tokens=96,
+    policy_batches=500,
+    largest_number=39,
+    rl_steps=40,
+    rl_measured_every=4,
+    seeds=(0, 1, 2, 3),
+)
+"""About half an hour on two free cores."""
+
+Say = Callable[[str], None]
+
+
+def run_study(
+    size: Size,
+    say: Say,
+    domains: tuple[str, ...] | None = None,
+    *,
+    num_workers: int = 1,
+    done: Iterable[Unit] = (),
+    keep: Callable[[Unit], None] = lambda _: None,
+) -> Results:
+    """Run all units over all domains, or some; results do not depend on the number of workers.
+
+    Args:
+        size: How large it is.
+        say: Hears of each unit as it ends.
+        domains: Domains of text; RL goes with `math`, whose kind of text its sums are.
+        num_workers: Processes, one core each; 1 works in this one.
+        done: Units that need not run again.
+        keep: Gets every unit as it ends.
+    """
+    found = {(unit.part, unit.seed): unit for unit in done}
+    missing = [key for key in _plan(size, domains or tuple(DOMAINS)) if key not in found]
+    for unit in _units(size, missing, num_workers):
+        found[unit.part, unit.seed] = unit
+        keep(unit)
+        say(f"{unit.part}, seed {unit.seed}: {unit.seconds:.0f} s, {len(missing)} units in all")
+    return Results.of(size, found.values())
+
+
+def _plan(size: Size, domains: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Return parts and seeds, seed by seed: whatever has ended is a study of fewer seeds. The longest part first."""
+    parts = [*((SUMS,) if size.rl_steps and "math" in domains else ()), *sorted(domains, key="math".__ne__)]
+    return [(part, seed) for seed in size.seeds for part in parts]
+
+
+def _units(size: Size, missing: list[tuple[str, int]], num_workers: int) -> Iterator[Unit]:
+    work = partial(run_unit, size)
+    if num_workers == 1:
+        yield from (work(*key) for key in missing)
+        return
+    # A fork would copy torch's threads as they stand.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+    try:
+        for future in as_completed([pool.submit(work, *key) for key in missing]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_unit(size: Size, part: str, seed: int) -> Unit:
+    """Return what one part measures under one seed."""
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    cells: list[Cell] = []
+    rl: list[RlPoint] = []
+    entropies: tuple[tuple[float, float], ...] = ()
+    if part == SUMS:
+        text, num_batches = worked_sums(size.stream_tokens, seed, size.largest_number), size.policy_batches
+    else:
+        text, num_batches = stream(part, size.stream_tokens, seed=seed), size.target_batches
+    decoder = build_decoder(slice_rank(shape_of(size)), WeightMaker.seeded(torch.device("cpu"), "fp32", seed))
+    losses = train_target(decoder, text, num_batches, seed=seed)
+    if part == SUMS:
+        rl, entropies = _reinforce(decoder, size, seed)
+    else:
+        heads = _heads(decoder, [_rollouts(decoder, part, text, size, seed)], LOSSES_COMPARED, size, seed)
+        cells = _compare_losses(decoder, heads, part, size, seed)
+        cells += _by_temperature(decoder, heads, part, size, seed) if part == "math" else []
+    head_values = num_values(decoder.mtp)
+    return Unit(
+        part=part,
+        seed=seed,
+        target_values=num_values(decoder) - head_values,
+        head_values=head_values,
+        target_nats=sum(losses[-10:]) / len(losses[-10:]),
+        seconds=time.perf_counter() - began,
+        cells=tuple(cells),
+        rl=tuple(rl),
+        entropy_by_temperature=entropies,
+    )
 
 
 def shape_of(size: Size) -> Architecture:
@@ -101,82 +207,6 @@ def shape_of(size: Size) -> Architecture:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One measurement: under which conditions, and what was counted."""
-
-    domain: str
-    loss: str
-    verify_rule: str
-    temperature: float
-    seed: int
-    found: Acceptance
-    entropy_bins: tuple[Acceptance, ...] = ()
-    place_bins: tuple[tuple[int, Acceptance], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RlPoint:
-    """Acceptance of every head at one step of reinforcement learning."""
-
-    seed: int
-    step: int
-    entropy_nats: float
-    reward: float
-    found: dict[str, Acceptance]
-    """By recipe, and by strategy of online training."""
-
-
-@dataclass(slots=True)
-class Results:
-    """All that a study measured."""
-
-    size: Size
-    cells: list[Cell] = field(default_factory=list)
-    rl: list[RlPoint] = field(default_factory=list)
-    target_nats: dict[str, float] = field(default_factory=dict)
-    """Next-token loss that each target reached, nats, by domain."""
-    target_values: int = 0
-    head_values: int = 0
-    seconds: float = 0.0
-
-
-Say = Callable[[str], None]
-
-
-def run_study(size: Size, say: Say, domains: tuple[str, ...] | None = None) -> Results:
-    """Run all parts over all domains, or some; `say` hears of each as it begins."""
-    results, began = Results(size), time.perf_counter()
-    for domain in domains or DOMAINS:
-        say(f"{domain}: training a target of {size.target_batches} batches")
-        decoder, text = _target(domain, size, results)
-        for seed in size.seeds:
-            say(f"{domain}: training heads, seed {seed}")
-            torch.manual_seed(seed)
-            heads = _heads(decoder, _rollouts(decoder, domain, text, size, seed), size, seed)
-            results.cells += _compare_losses(decoder, heads, domain, size, seed)
-            if domain == "math":
-                say(f"{domain}: verify rules by temperature, seed {seed}")
-                results.cells += _by_temperature(decoder, heads, domain, size, seed)
-                if size.rl_steps == 0:
-                    continue
-                say(f"{domain}: reinforcement learning, seed {seed}")
-                results.rl += _reinforce(copy.deepcopy(decoder), heads["start"], size, seed)
-    results.seconds = time.perf_counter() - began
-    return results
-
-
-def _target(domain: str, size: Size, results: Results) -> tuple[Decoder, Tensor]:
-    maker = WeightMaker.seeded(torch.device("cpu"), "fp32")
-    decoder = build_decoder(slice_rank(shape_of(size)), maker)
-    text = stream(domain, size.stream_tokens)
-    losses = train_target(decoder, text, size.target_batches)
-    results.target_nats[domain] = sum(losses[-10:]) / 10
-    results.head_values = num_values(decoder.mtp)
-    results.target_values = num_values(decoder) - results.head_values
-    return decoder, text
-
-
 def _rollouts(decoder: Decoder, domain: str, text: Tensor, size: Size, seed: int) -> Rollouts:
     """Return what the target writes behind pieces of its training text."""
     prompts = windows(text, size.num_rollouts, PROMPT_TOKENS, seed=100 + seed)
@@ -186,20 +216,18 @@ def _rollouts(decoder: Decoder, domain: str, text: Tensor, size: Size, seed: int
     return read(decoder, tokens, counts)
 
 
-def _heads(decoder: Decoder, rollouts: Rollouts, size: Size, seed: int) -> dict[str, Head]:
-    """Return the common start and a head per loss."""
+def _heads(
+    decoder: Decoder, rollouts: list[Rollouts], losses: Iterable[str], size: Size, seed: int, batch: int = 8
+) -> dict[str, Head]:
+    """Return a head per loss, all from one start."""
     start = new_head(decoder.rank.local, decoder.embedding_VH, decoder.head_VH, seed)
-    train_head(start, rollouts, HeadRecipe("ce", size.start_batches, seed=seed))
-    heads = {"start": start}
-    for loss in LOSSES_COMPARED:
-        heads[loss] = _tuned(start, rollouts, loss, size.head_batches, seed)
+    train_head(start, rollouts, HeadRecipe("ce", size.start_batches, batch, seed=seed))
+    heads = {}
+    for loss in losses:
+        heads[loss] = copy.deepcopy(start)
+        recipe = HeadRecipe(loss, size.head_batches, batch, learning_rate=HEAD_RATE, seed=1000 + seed)
+        train_head(heads[loss], rollouts, recipe)
     return heads
-
-
-def _tuned(head: Head, rollouts: Rollouts, loss: str, num_batches: int, seed: int) -> Head:
-    tuned = copy.deepcopy(head)
-    train_head(tuned, rollouts, HeadRecipe(loss, num_batches, learning_rate=5e-4, seed=1000 + seed))
-    return tuned
 
 
 def _compare_losses(decoder: Decoder, heads: dict[str, Head], domain: str, size: Size, seed: int) -> list[Cell]:
@@ -255,47 +283,50 @@ def _measure(
     )
 
 
-ONLINE = {
-    "start_ce_online_ce": ("ce", "ce", "greedy_draft"),
-    "start_tv_online_tv": ("e2e_tv", "e2e_tv", "rejection"),
-    "start_tv_online_ce": ("e2e_tv", "ce", "rejection"),
-}
-"""Strategies of fig. 9a beside the frozen heads: loss before RL, loss during it, verify rule."""
+def _reinforce(decoder: Decoder, size: Size, seed: int) -> tuple[list[RlPoint], tuple[tuple[float, float], ...]]:
+    """Return acceptance along a run in which entropy is led up and back, and the entropies that heads were trained at.
 
-
-def _reinforce(decoder: Decoder, start: Head, size: Size, seed: int) -> list[RlPoint]:
-    """Return acceptance along a run in which entropy is made to rise, then to fall.
-
-    A plain run first teaches the policy the task; heads are then trained on its own rollouts, and frozen but for those
-    of the online strategies.
+    The policy knows its task by then. Heads are trained on its own rollouts, and frozen but for those of the online
+    strategies.
     """
     torch.manual_seed(400 + seed)
-    warm = Policy(decoder, RlRecipe(size.rl_pretrain_steps, entropy_weight=0.0, seed=500 + seed))
-    for index in range(size.rl_pretrain_steps):
-        warm.step(index)
-    prompts, _ = sums(size.num_rollouts, seed=600 + seed)
-    tokens = generate(decoder, prompts, RESPONSE_TOKENS)
-    rollouts = read(decoder, tokens, response_mask(tokens))
-    frozen = {loss: _tuned(start, rollouts, loss, 2 * size.head_batches, seed) for loss in ("ce", "tv", "e2e_tv")}
+    pools, entropies = zip(*(_task_rollouts(decoder, t, size, seed) for t in PRE_RL_TEMPERATURES), strict=True)
+    frozen = _heads(decoder, list(pools), ("ce", "tv", "e2e_tv"), size, seed, SUMS_BATCH)
+    narrow = _heads(decoder, [pools[PRE_RL_TEMPERATURES.index(1.0)]], ("tv",), size, seed, SUMS_BATCH)["tv"]
     online = {
-        name: OnlineHead(copy.deepcopy(frozen[before]), HeadRecipe(during, 1, learning_rate=5e-4))
+        name: OnlineHead(copy.deepcopy(frozen[before]), HeadRecipe(during, 1, learning_rate=HEAD_RATE))
         for name, (before, during, _) in ONLINE.items()
     }
-    policy = Policy(decoder, RlRecipe(size.rl_steps, entropy_weight=ENTROPY_WEIGHT, seed=seed))
-    points = []
-    for index in range(size.rl_steps):
-        found = {name: _on_sums(decoder, frozen[loss], rule, size, seed) for name, (loss, rule) in RECIPES.items()}
-        for name, head in online.items():
-            found[name] = _on_sums(decoder, head.head, ONLINE[name][2], size, seed)
+    drafting = {name: (frozen[loss], rule) for name, (loss, rule) in RECIPES.items()}
+    drafting |= {NARROW: (narrow, "rejection")}
+    drafting |= {name: (head.head, ONLINE[name][2]) for name, head in online.items()}
+    recipe = RlRecipe(size.rl_steps, largest=size.largest_number, seed=seed)
+    policy, points = Policy(decoder, recipe), []
+    for index in range(size.rl_steps + 1):
+        found = {}
+        if index % size.rl_measured_every == 0:
+            found = {name: _on_sums(decoder, head, rule, size, seed) for name, (head, rule) in drafting.items()}
         made = policy.step(index)
-        points.append(RlPoint(seed, index, made.entropy_nats, made.reward, found))
-        seen = read(decoder, made.tokens_BT, made.counts_BT)
+        if found:
+            points.append(RlPoint(seed, index, made.entropy_nats, made.reward, made.kl_nats, found))
+        # Responses of a group share their prompt: some of each are enough.
+        seen = read(decoder, made.tokens_BT[::ONLINE_SHARE], made.counts_BT[::ONLINE_SHARE])
         for head in online.values():
             head.step(seen)
-    return points
+    return points, tuple(zip(PRE_RL_TEMPERATURES, entropies, strict=True))
+
+
+def _task_rollouts(decoder: Decoder, temperature: float, size: Size, seed: int) -> tuple[Rollouts, float]:
+    """Return answers sampled at a temperature, and their mean entropy at it, nats."""
+    prompts, _ = sums(size.num_rollouts, 600 + seed, size.largest_number)
+    tokens = generate(decoder, prompts, RESPONSE_TOKENS, temperature)
+    rollouts = read(decoder, tokens, response_mask(tokens), temperature=temperature)
+    written = rollouts.hidden_STH[:, :-1][rollouts.counts_ST[:, 1:]]
+    chances = process(decoder.logits(written), temperature)
+    return rollouts, float(torch.special.entr(chances).sum(-1).mean())
 
 
 def _on_sums(decoder: Decoder, head: Head, rule: str, size: Size, seed: int) -> Acceptance:
-    prompts, _ = sums(size.num_measured, seed=700 + seed)
+    prompts, _ = sums(size.num_measured, 700 + seed, size.largest_number)
     tokens, steps = speculate(decoder, head, prompts, RESPONSE_TOKENS, verify_rule=rule, num_drafts=NUM_DRAFTS)
     return summarise(steps, of_own_tokens(steps, response_mask(tokens)), rule)

@@ -7,6 +7,7 @@ is measured afterwards.
 # Shape letters: S sequences, B sequences of a batch, T tokens, H hidden, k draft steps.
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +40,6 @@ class HeadRecipe:
     kl_share: float = 0.0
     """Share of the batches that KL begins with; TV's gradient vanishes where q is far from p."""
     num_steps: int = UNROLLED_STEPS
-    temperature: float = 1.0
-    """Of the rollout that the head will draft for."""
     max_gradient_norm: float = 1.0
     """Of the head by itself: it is not clipped together with the target's."""
     seed: int = 0
@@ -54,18 +53,27 @@ class Rollouts:
     counts_ST: Tensor
     """Which tokens the policy wrote: the others are read, but no draft of them is trained."""
     hidden_STH: Tensor
+    temperature: float = 1.0
+    """At which they were sampled, and at which a head that learns from them is compared with the target."""
 
 
 @torch.no_grad()
-def read(decoder: Decoder, tokens_ST: Tensor, counts_ST: Tensor, batch: int = 64) -> Rollouts:
+def read(decoder: Decoder, tokens_ST: Tensor, counts_ST: Tensor, batch: int = 64, temperature: float = 1.0) -> Rollouts:
     """Return the text with the target's hidden states."""
     step = Step(0, tokens_ST.shape[1])
     hidden = [decoder.forward(part, None, step) for part in tokens_ST.split(batch)]
-    return Rollouts(tokens_ST, counts_ST, torch.cat(hidden))
+    return Rollouts(tokens_ST, counts_ST, torch.cat(hidden), temperature)
 
 
 def train_target(
-    decoder: Decoder, text: Tensor, num_batches: int, *, batch: int = 16, length: int = 128, learning_rate: float = 3e-3
+    decoder: Decoder,
+    text: Tensor,
+    num_batches: int,
+    *,
+    batch: int = 16,
+    length: int = 128,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
 ) -> list[float]:
     """Train all of a decoder but its MTP head on next tokens of a stream; return the loss of every batch, nats."""
     own = {id(weight) for weight in tensors_of(decoder.mtp)} - {id(decoder.embedding_VH), id(decoder.head_VH)}
@@ -75,7 +83,7 @@ def train_target(
         optimizer = torch.optim.AdamW(weights, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
         for index in range(num_batches):
             _set_rate(optimizer, learning_rate * _cosine(index, num_batches))
-            tokens = windows(text, batch, length + 1, seed=index)
+            tokens = windows(text, batch, length + 1, seed=100_000 * seed + index)
             logits = decoder.logits(decoder.forward(tokens[:, :-1], None, Step(0, length)))
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
             _descend(optimizer, loss, weights, 1.0)
@@ -83,12 +91,13 @@ def train_target(
     return losses
 
 
-def train_head(head: Head, rollouts: Rollouts, recipe: HeadRecipe) -> list[float]:
+def train_head(head: Head, rollouts: Rollouts | Sequence[Rollouts], recipe: HeadRecipe) -> list[float]:
     """Train a head on a frozen target, in place; return the loss of every batch.
 
     Every batch unrolls the head on its own hidden states over tokens of the rollouts, and compares each step with what
-    the target says of the same token.
+    the target says of the same token. Of several rollouts, say of different temperatures, batches come in turn.
     """
+    pools = [rollouts] if isinstance(rollouts, Rollouts) else list(rollouts)
     weights = head.parameters()
     order = torch.Generator().manual_seed(recipe.seed)
     losses = []
@@ -96,9 +105,10 @@ def train_head(head: Head, rollouts: Rollouts, recipe: HeadRecipe) -> list[float
         optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         for index in range(recipe.num_batches):
             _set_rate(optimizer, recipe.learning_rate * warm_up(index, recipe.num_batches))
-            rows = torch.randint(len(rollouts.tokens_ST), (recipe.batch,), generator=order)
+            pool = pools[index % len(pools)]
+            rows = torch.randint(len(pool.tokens_ST), (recipe.batch,), generator=order)
             name = "kl" if index < recipe.kl_share * recipe.num_batches else recipe.loss
-            loss = head_loss(head, _rows(rollouts, rows), name, recipe)
+            loss = head_loss(head, _rows(pool, rows), name, recipe)
             _descend(optimizer, loss, weights, recipe.max_gradient_norm)
             losses.append(loss.item())
     return losses
@@ -113,7 +123,7 @@ def head_loss(head: Head, rollouts: Rollouts, name: str, recipe: HeadRecipe) -> 
     draft = head.logits(unroll(head, hidden, tokens, k)[kept])
     with torch.no_grad():
         target = head.logits(shifted_ahead(hidden, k, 1)[kept])
-    found = divergences(target, draft, shifted_ahead(tokens, k, 2)[kept], recipe.temperature)
+    found = divergences(target, draft, shifted_ahead(tokens, k, 2)[kept], rollouts.temperature)
     return LOSSES[name](found, mask[kept])
 
 
@@ -156,7 +166,8 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, weights: list[Tenso
 
 
 def _rows(rollouts: Rollouts, rows: Tensor) -> Rollouts:
-    return Rollouts(rollouts.tokens_ST[rows], rollouts.counts_ST[rows], rollouts.hidden_STH[rows])
+    chosen = (rollouts.tokens_ST[rows], rollouts.counts_ST[rows], rollouts.hidden_STH[rows])
+    return Rollouts(*chosen, rollouts.temperature)
 
 
 class _trained:  # noqa: N801 - used as a statement

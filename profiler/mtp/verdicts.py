@@ -3,30 +3,31 @@
 A claim is decided only where a 95 % interval decides it; else it stays open. Does not know how anything was measured.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from scipy import stats
 
-from profiler.mtp.laws import Line, fit_line
-from profiler.mtp.study import ONLINE, RECIPES, Cell, Results
+from profiler.mtp.estimates import (
+    Outcome,
+    bin_lines,
+    cells_of,
+    domains_of,
+    estimate,
+    gain,
+    late,
+    rl_lines,
+    temperature_lengths,
+)
+from profiler.mtp.laws import Line
+from profiler.mtp.results import NARROW, Results
 
 LEAST_REDUCTION = 5.0
 """The paper's claim under test: the slope of RS with a TV head is at most a fifth of that of greedy drafts."""
 TEMPERATURE_RATIO = 3.0
 """Greedy drafts collapse with temperature if they lose this many times what rejection sampling loses; assumed."""
-
-
-class Outcome(StrEnum):
-    """What a study says of a claim."""
-
-    REPRODUCED = "reproduced"
-    NOT_REPRODUCED = "not reproduced"
-    OPEN = "open"
-    """The interval holds both answers: the study is too small for it."""
-    NOT_TESTED = "not testable here"
+LASTING_GAIN = 0.05
+"""Accept length by which an online head must be ahead for its gain to count; assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,76 +37,6 @@ class Verdict:
     claim: str
     outcome: Outcome
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def above(self, value: float) -> Outcome:
-        """Return whether it lies above a value."""
-        if self.low > value:
-            return Outcome.REPRODUCED
-        return Outcome.NOT_REPRODUCED if self.high < value else Outcome.OPEN
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-def estimate(values: Sequence[float], errors: Sequence[float]) -> Estimate:
-    """Return mean and interval of one value per seed: over seeds from three on, else from the errors of counting."""
-    mean = sum(values) / len(values)
-    if len(values) >= 3:
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * spread
-    else:
-        half = 1.96 * math.sqrt(sum(error**2 for error in errors)) / len(errors)
-    return Estimate(mean, mean - half, mean + half)
-
-
-def accept_rate(results: Results, domain: str, loss: str) -> Estimate:
-    """Return the acceptance rate (AL - 1) / k of a loss under rejection sampling at temperature 1."""
-    found = [cell.found for cell in _at_one(results, domain, loss, "rejection")]
-    return estimate([one.rate for one in found], [one.accept_length_sd / len(one.cumulative) for one in found])
-
-
-def gain(results: Results, domain: str, loss: str, over: str) -> Estimate:
-    """Return how much the acceptance rate of one loss is above another's, seed by seed."""
-    pairs = list(zip(*(_at_one(results, domain, name, "rejection") for name in (loss, over)), strict=True))
-    k = len(pairs[0][0].found.cumulative)
-    # Both count on the same prompts; taking them as independent makes the interval too wide, if anything.
-    errors = [math.hypot(a.found.accept_length_sd, b.found.accept_length_sd) / k for a, b in pairs]
-    return estimate([a.found.rate - b.found.rate for a, b in pairs], errors)
-
-
-def temperature_curve(results: Results, loss: str, rule: str) -> dict[float, Estimate]:
-    """Return accept length by temperature, on arithmetic."""
-    cells = [cell for cell in results.cells if (cell.domain, cell.loss, cell.verify_rule) == ("math", loss, rule)]
-    curve = {}
-    for temperature in sorted({cell.temperature for cell in cells}):
-        found = [cell.found for cell in cells if cell.temperature == temperature]
-        curve[temperature] = estimate([one.accept_length for one in found], [one.accept_length_sd for one in found])
-    return curve
-
-
-def rl_lines(results: Results) -> dict[str, Line]:
-    """Return accept length as a line in policy entropy over RL, by recipe and online strategy; all seeds together."""
-    entropies = [point.entropy_nats for point in results.rl]
-    names = (*RECIPES, *ONLINE)
-    return {name: fit_line(entropies, [point.found[name].accept_length for point in results.rl]) for name in names}
-
-
-def bin_lines(results: Results, domain: str) -> dict[str, Line]:
-    """Return accept length as a line in the entropy at the first draft, over bins of steps, by recipe."""
-    lines = {}
-    for name, (loss, rule) in RECIPES.items():
-        bins = [one for cell in _at_one(results, domain, loss, rule) for one in cell.entropy_bins]
-        lines[name] = fit_line([one.entropy_nats for one in bins], [one.accept_length for one in bins])
-    return lines
 
 
 def verdicts(results: Results) -> dict[str, Verdict]:
@@ -122,7 +53,7 @@ def verdicts(results: Results) -> dict[str, Verdict]:
         found["slope_within_a_policy"] = _slope_within_a_policy(results)
     if results.rl:
         found["slope_of_rs_tv_a_fifth"] = _slope_over_rl(results)
-        found["online_orderings"] = _online(results)
+        found |= _online(results)
     found["throughput"] = Verdict(
         "RL steps get 1.5 to 1.8 times faster",
         Outcome.NOT_TESTED,
@@ -131,30 +62,14 @@ def verdicts(results: Results) -> dict[str, Verdict]:
     return found
 
 
-def _at_one(results: Results, domain: str, loss: str, rule: str) -> list[Cell]:
-    return [
-        cell
-        for cell in results.cells
-        if (cell.domain, cell.loss, cell.verify_rule, cell.temperature) == (domain, loss, rule, 1.0)
-    ]
-
-
-def domains_of(results: Results) -> list[str]:
-    """Return the domains that were measured, in their order."""
-    return list(dict.fromkeys(cell.domain for cell in results.cells))
-
-
 def _every_domain(results: Results, loss: str, over: str, claim: str) -> Verdict:
     gains = {domain: gain(results, domain, loss, over) for domain in domains_of(results)}
-    outcomes = {one.above(0.0) for one in gains.values()}
-    outcome = outcomes.pop() if len(outcomes) == 1 else Outcome.OPEN
-    if Outcome.NOT_REPRODUCED in outcomes:
-        outcome = Outcome.NOT_REPRODUCED
+    outcome = _joint(one.above(0.0) for one in gains.values())
     return Verdict(claim, outcome, ", ".join(f"{domain} {one}" for domain, one in gains.items()))
 
 
 def _counts_agree(results: Results) -> Verdict:
-    cells = [cell.found for cell in results.cells]
+    cells = [cell.found for cell in results.cells] + [one for point in results.rl for one in point.found.values()]
     # Some thousand tests at 3 sigma: a few outside are chance.
     sigmas = [abs(sigma) for one in cells for sigma in one.sigma]
     outside = sum(sigma > 3.0 for sigma in sigmas)
@@ -168,59 +83,64 @@ def _counts_agree(results: Results) -> Verdict:
 
 
 def _temperature(results: Results) -> Verdict:
-    greedy, sampled = (temperature_curve(results, "ce", rule) for rule in ("greedy_draft", "rejection"))
-    coldest, hottest = min(greedy), max(greedy)
-    lost = [curve[coldest].mean - curve[hottest].mean for curve in (greedy, sampled)]
-    collapses = lost[0] > max(0.1, TEMPERATURE_RATIO * lost[1])
+    greedy, sampled = (_lost(results, rule) for rule in ("greedy_draft", "rejection"))
+    excess = estimate(
+        [one - TEMPERATURE_RATIO * other for (one, _), (other, _) in zip(greedy, sampled, strict=True)],
+        [error + TEMPERATURE_RATIO * other for (_, error), (_, other) in zip(greedy, sampled, strict=True)],
+    )
+    lost = [estimate(*zip(*found, strict=True)) for found in (greedy, sampled)]
     return Verdict(
         "greedy drafts collapse with temperature, rejection sampling does not (CE head)",
-        Outcome.REPRODUCED if collapses else Outcome.NOT_REPRODUCED,
-        f"accept length lost from T {coldest:g} to {hottest:g}: greedy {lost[0]:.2f}, rejection {lost[1]:.2f}",
+        excess.above(0.0),
+        f"accept length lost from the lowest temperature to the highest: greedy {lost[0]}, rejection {lost[1]}; greedy "
+        f"less {TEMPERATURE_RATIO:g} times rejection {excess}",
     )
 
 
-def _block(results: Results) -> Verdict:
-    pairs = [
-        (block.found, token.found)
-        for domain in domains_of(results)
-        for block, token in zip(
-            _at_one(results, domain, "e2e_tv", "block"), _at_one(results, domain, "e2e_tv", "rejection"), strict=True
-        )
+def _lost(results: Results, rule: str) -> list[tuple[float, float]]:
+    """Return, per seed, what accept length loses from the lowest temperature to the highest, and its error."""
+    curve = temperature_lengths(results, "ce", rule)
+    cold, hot = curve[min(curve)], curve[max(curve)]
+    return [
+        (a.accept_length - b.accept_length, a.accept_length_sd + b.accept_length_sd)
+        for a, b in zip(cold, hot, strict=True)
     ]
-    gains = [block.accept_length - token.accept_length for block, token in pairs]
-    errors = [math.hypot(block.accept_length_sd, token.accept_length_sd) for block, token in pairs]
-    found = Estimate(*_mean_of(gains, errors))
+
+
+def _block(results: Results) -> Verdict:
+    """Compare seed by seed, every seed by its mean over domains."""
+    gains: dict[int, list[tuple[float, float]]] = {}
+    for domain in domains_of(results):
+        both = (cells_of(results, domain, "e2e_tv", rule) for rule in ("block", "rejection"))
+        for block, token in zip(*both, strict=True):
+            of_block, of_token = block.found, token.found
+            error = of_block.accept_length_sd + of_token.accept_length_sd
+            gains.setdefault(block.seed, []).append((of_block.accept_length - of_token.accept_length, error))
+    means = [sum(one for one, _ in found) / len(found) for found in gains.values()]
+    found = estimate(means, [max(error for _, error in found) for found in gains.values()])
     return Verdict("block verification accepts more than token by token", found.above(0.0), f"accept length by {found}")
-
-
-def _mean_of(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float, float]:
-    mean, half = sum(values) / len(values), 1.96 * math.sqrt(sum(error**2 for error in errors)) / len(errors)
-    return mean, mean - half, mean + half
 
 
 def _slope_within_a_policy(results: Results) -> Verdict:
     """Compare slopes over bins of steps: one policy, its own head, entropies from token to token."""
-    parts = {domain: _a_fifth(lines["to"], lines["rs_tv"]) for domain, lines in _bin_lines(results).items()}
-    outcomes = {outcome for outcome, _ in parts.values()}
-    outcome = outcomes.pop() if len(outcomes) == 1 else Outcome.OPEN
+    lines = {domain: bin_lines(results, domain) for domain in domains_of(results)}
+    parts = {domain: _a_fifth(of["to"], of["rs_tv"]) for domain, of in lines.items()}
     claim = (
         "within one policy, accept length of RS+TV falls with entropy at most a fifth as fast as that of greedy drafts"
     )
+    outcome = _joint(one for one, _ in parts.values())
     return Verdict(claim, outcome, "; ".join(f"{domain} {why}" for domain, (_, why) in parts.items()))
-
-
-def _bin_lines(results: Results) -> dict[str, dict[str, Line]]:
-    return {domain: bin_lines(results, domain) for domain in domains_of(results)}
 
 
 def _slope_over_rl(results: Results) -> Verdict:
     lines = rl_lines(results)
     outcome, why = _a_fifth(lines["to"], lines["rs_tv"])
-    matched = lines["start_tv_online_tv"]
-    why += (
-        f"; with a TV head that follows the policy {matched.slope_per_nat:.2f} ({matched.slope_low:.2f} to "
-        f"{matched.slope_high:.2f}): the rest is mismatch"
-    )
+    for name, what in (
+        (NARROW, "frozen, trained at temperature 1 only"),
+        ("start_tv_online_tv", "that follows the policy"),
+    ):
+        line = lines[name]
+        why += f"; a TV head {what} {line.slope_per_nat:.2f} ({line.slope_low:.2f} to {line.slope_high:.2f})"
     claim = (
         "over RL, accept length of RS+TV (frozen) falls with entropy at most a fifth as fast as that of greedy drafts"
     )
@@ -245,33 +165,41 @@ def _a_fifth(greedy: Line, sampled: Line) -> tuple[Outcome, str]:
     return (Outcome.NOT_REPRODUCED if smallest > limit_high else Outcome.OPEN), why
 
 
-def late(results: Results, name: str) -> Estimate:
-    """Return accept length of a recipe or strategy over the last third of RL."""
-    last = max(point.step for point in results.rl)
-    points = [point for point in results.rl if point.step > last - (last + 1) / 3]
-    by_seed = {
-        seed: [point.found[name] for point in points if point.seed == seed] for seed in {point.seed for point in points}
+def _online(results: Results) -> dict[str, Verdict]:
+    """Judge the three orderings of fig. 9a by the last third of RL, seed by seed."""
+    of_tv = late(results, "start_tv_online_tv", over="rs_e2e_tv")
+    of_ce = late(results, "rs_e2e_tv", over="start_tv_online_ce")
+    of_greedy = late(results, "to", over="start_ce_online_ce")
+    lengths = {
+        name: str(late(results, name)) for name in ("rs_e2e_tv", "start_tv_online_tv", "start_tv_online_ce", "to")
     }
-    means = [sum(one.accept_length for one in found) / len(found) for found in by_seed.values()]
-    # The same prompts at every step: more steps do not make counting more exact.
-    return estimate(means, [found[0].accept_length_sd for found in by_seed.values()])
+    return {
+        "online_tv_no_lasting_gain": Verdict(
+            f"fig. 9a: a TV head trained on gains less than {LASTING_GAIN:g} over the frozen one",
+            _opposite(of_tv.above(LASTING_GAIN)),
+            f"accept length by {of_tv}: {lengths['start_tv_online_tv']} against {lengths['rs_e2e_tv']}",
+        ),
+        "online_ce_below_frozen_tv": Verdict(
+            "fig. 9a: a TV head trained on with CE falls below the frozen one",
+            of_ce.above(0.0),
+            f"frozen is ahead by {of_ce}; online CE {lengths['start_tv_online_ce']}",
+        ),
+        "greedy_online_below_frozen": Verdict(
+            "fig. 9a: under greedy drafts, a CE head trained on falls below the frozen one",
+            of_greedy.above(0.0),
+            f"frozen is ahead by {of_greedy}; frozen {lengths['to']}",
+        ),
+    }
 
 
-def _online(results: Results) -> Verdict:
-    frozen, with_ce, with_tv = (
-        late(results, name) for name in ("rs_e2e_tv", "start_tv_online_ce", "start_tv_online_tv")
-    )
-    greedy, greedy_online = late(results, "to"), late(results, "start_ce_online_ce")
-    orderings = (
-        ("TV online no lasting gain", frozen.high >= with_tv.low),
-        ("CE online below frozen TV", with_ce.mean < frozen.mean),
-        ("greedy, CE online below frozen", greedy_online.mean < greedy.mean),
-    )
-    holds = [name for name, is_so in orderings if is_so]
-    rates = f"frozen TV {frozen}, TV online {with_tv}, CE online {with_ce}; TO frozen {greedy}, online {greedy_online}"
-    outcome = {0: Outcome.NOT_REPRODUCED, len(orderings): Outcome.REPRODUCED}.get(len(holds), Outcome.OPEN)
-    return Verdict(
-        "fig. 9a: a frozen TV head is as good as any online one",
-        outcome,
-        f"holds: {'; '.join(holds) or 'nothing'}; {rates}",
-    )
+def _opposite(outcome: Outcome) -> Outcome:
+    turned = {Outcome.REPRODUCED: Outcome.NOT_REPRODUCED, Outcome.NOT_REPRODUCED: Outcome.REPRODUCED}
+    return turned.get(outcome, outcome)
+
+
+def _joint(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return the outcome of a claim about all: refuted where one is, open where one is."""
+    found = set(outcomes)
+    if Outcome.NOT_REPRODUCED in found:
+        return Outcome.NOT_REPRODUCED
+    return Outcome.OPEN if Outcome.OPEN in found else Outcome.REPRODUCED

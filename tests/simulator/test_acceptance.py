@@ -155,8 +155,8 @@ def counted(tmp_path: Path) -> str:
         row(None, (0.7, 0.5), task="code"),
         row(0.2, (0.5, 0.4), loss="tv"),
         row(0.2, (0.5, 0.4), loss="tv", head="eagle"),
-        row(None, (0.5, 0.3), loss="tv along the response", from_token=0, num_steps=100),
-        row(None, (0.7, 0.5), loss="tv along the response", from_token=64, num_steps=300),
+        row(None, (0.5, 0.3), loss="e2e_tv", from_token=0, num_steps=100),
+        row(None, (0.7, 0.5), loss="e2e_tv", from_token=64, num_steps=300),
     )
     path = str(tmp_path / "counted.json")
     provenance = Provenance(source="a test", created="2026-01-01")
@@ -195,7 +195,7 @@ def test_counted_rows_are_pooled_by_steps_and_linear_between_entropies(counted: 
 
 
 def test_rows_along_the_response_are_pooled_to_the_whole_of_it(counted: str) -> None:
-    source = rows_of(counted, loss="tv along the response")
+    source = rows_of(counted, loss="e2e_tv")
     assert source.cumulative(2, None).tolist() == pytest.approx([0.65, 0.45])
 
 
@@ -216,7 +216,7 @@ def test_conditions_that_no_row_meets_are_answered_with_those_there_are(counted:
         rows_of(counted, temperature=0.7, task="math")
     assert str(error.value) == (
         "arms.c.acceptance: trace counted has no rows with loss ce, verify_rule rejection, temperature 0.7, task math; "
-        "it holds loss ce|tv, verify_rule rejection, temperature 1, task code|math"
+        "it holds loss ce|e2e_tv|tv, verify_rule rejection, temperature 1, task code|math"
     )
 
 

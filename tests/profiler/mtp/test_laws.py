@@ -23,6 +23,47 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
     assert 0.92 <= hits / 400 <= 0.98
 
 
+def runs(random: np.random.Generator, num_seeds: int) -> tuple[list[float], list[float], list[int], list[float]]:
+    """Return entropies, accept lengths, seeds and steps of runs whose neighbouring steps resemble each other."""
+    entropies, lengths, seeds, steps = [], [], [], []
+    for seed in range(num_seeds):
+        level, slope, rest = 3.0 + 0.3 * random.normal(), -1.7 + 0.2 * random.normal(), 0.0
+        for step in range(11):
+            rest = 0.6 * rest + 0.05 * random.normal()
+            entropies.append(0.1 + 0.06 * (5 - abs(step - 5)) + 0.02 * random.normal())
+            lengths.append(level + slope * entropies[-1] - 0.01 * step + rest)
+            seeds.append(seed)
+            steps.append(float(step))
+    return entropies, lengths, seeds, steps
+
+
+def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say() -> None:
+    random, hits, drift_hits, independent_hits = np.random.default_rng(1), 0, 0, 0
+    for _ in range(300):
+        entropies, lengths, seeds, steps = runs(random, 4)
+        line = fit_line(entropies, lengths, seeds, steps)
+        hits += line.slope_low <= -1.7 <= line.slope_high
+        drift_hits += line.per_step_low <= -0.01 <= line.per_step_high
+        # The levels of seeds are taken away here too, so that only the errors differ.
+        independent = fit_line(
+            entropies, [y - np.mean(lengths[11 * s : 11 * s + 11]) for y, s in zip(lengths, seeds, strict=True)]
+        )
+        independent_hits += independent.slope_low <= -1.7 <= independent.slope_high
+    assert 0.9 <= hits / 300 <= 0.99
+    assert 0.9 <= drift_hits / 300 <= 0.99
+    assert independent_hits / 300 < 0.88
+
+
+def test_a_level_of_each_seed_is_no_slope() -> None:
+    line = fit_line([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [3.0, 2.9, 2.8, 3.7, 3.6, 3.5], [0, 0, 0, 1, 1, 1])
+    assert line.slope_per_nat == pytest.approx(-1.0)
+    assert line.intercept == pytest.approx((3.1 + 4.1) / 2)
+    assert "Newey-West" in line.errors
+    assert (
+        fit_line([0.1, 0.2, 0.5] * 3, [3.0, 2.8, 2.3] * 3, [0] * 3 + [1] * 3 + [2] * 3).errors == "clusters of 3 seeds"
+    )
+
+
 @pytest.mark.parametrize("entropies", [[0.1, 0.2], [0.3, 0.3, 0.3]])
 def test_points_that_fix_no_line_are_refused(entropies: list[float]) -> None:
     with pytest.raises(ValueError, match="do not fix a line"):

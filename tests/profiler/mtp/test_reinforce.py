@@ -14,6 +14,7 @@ from profiler.mtp.reinforce import (  # noqa: E402
     response_mask,
     reward,
     sums,
+    worked_sums,
 )
 from tests.profiler.mtp.small import trained  # noqa: E402
 
@@ -47,14 +48,42 @@ def test_the_response_ends_with_its_third_line() -> None:
     assert decode(encode(text)[mask]) == "=30+30\n=60\nA:60\n"
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_entropy_follows_its_weight(sign: int) -> None:
+def test_worked_sums_are_prompts_with_right_answers() -> None:
+    lines = decode(worked_sums(4000, seed=3, largest=39)).split("Q:")[1:-1]
+    for line in lines:
+        question, answer = line.split("\n", 1)
+        a, b, c = map(int, question.split("+"))
+        assert reward(answer, (a, b, c)) == pytest.approx(1.0)
+        assert 10 <= min(a, b, c) <= max(a, b, c) <= 39
+
+
+def test_entropy_is_wanted_up_and_back() -> None:
+    recipe = RlRecipe(8, entropy_rise_nats=0.4)
+    assert [recipe.wanted_rise(index) for index in range(9)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0]
+    )
+
+
+@pytest.mark.parametrize("rise", [1.0, -1.0])
+def test_entropy_follows_its_course(rise: float) -> None:
     torch.manual_seed(0)
     decoder = copy.deepcopy(trained()[0])
     head_before = decoder.mtp.project.clone()
-    # Twice as many steps as are made: the weight changes its sign in the middle.
-    policy = Policy(decoder, RlRecipe(16, num_groups=8, group=4, learning_rate=2e-3, entropy_weight=sign * 1.0))
-    entropies = [policy.step(index).entropy_nats for index in range(8)]
-    assert sign * (entropies[-1] - entropies[0]) > 0.1
+    # Twice as many steps as are made: entropy turns in the middle.
+    policy = Policy(decoder, RlRecipe(16, num_groups=8, group=4, learning_rate=2e-3, entropy_rise_nats=rise))
+    made = [policy.step(index) for index in range(8)]
+    assert (made[-1].entropy_nats - made[0].entropy_nats) / rise > 0.1
+    assert made[0].kl_nats == pytest.approx(0.0, abs=1e-6)
+    assert made[-1].kl_nats > 0.01
     assert torch.equal(decoder.mtp.project, head_before)
     assert not any(weight.requires_grad for weight in (decoder.final_norm, decoder.head_VH))
+
+
+def test_a_greater_weight_of_kl_keeps_the_policy_nearer_to_its_start() -> None:
+    last = []
+    for weight in (0.0, 30.0):
+        torch.manual_seed(0)
+        recipe = RlRecipe(16, num_groups=8, group=4, learning_rate=2e-3, kl_weight=weight, entropy_rise_nats=1.0)
+        policy = Policy(copy.deepcopy(trained()[0]), recipe)
+        last.append([policy.step(index) for index in range(8)][-1].kl_nats)
+    assert last[1] < 0.5 * last[0]

@@ -3,36 +3,60 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from bebop import main as bebop  # noqa: E402
+from profiler.errors import UsageError  # noqa: E402
 from profiler.mtp import study  # noqa: E402
 from profiler.mtp.acceptance import Acceptance  # noqa: E402
+from profiler.mtp.estimates import (  # noqa: E402
+    STRATEGIES,
+    Estimate,
+    Outcome,
+    accept_rate,
+    drifts,
+    estimate,
+    gain,
+    late,
+    rl_lines,
+)
 from profiler.mtp.publish import as_json, as_text, traces  # noqa: E402
-from profiler.mtp.study import LOSSES_COMPARED, RECIPES, TEMPERATURES, Cell, Results, RlPoint, Size, run_study  # noqa: E402
-from profiler.mtp.verdicts import Estimate, Outcome, accept_rate, estimate, gain, verdicts  # noqa: E402
+from profiler.mtp.results import (  # noqa: E402
+    LOSSES_COMPARED,
+    NARROW,
+    ONLINE,
+    RECIPES,
+    TEMPERATURES,
+    Cell,
+    Results,
+    ResultsFile,
+    RlPoint,
+    Size,
+    Unit,
+)
+from profiler.mtp.study import run_study  # noqa: E402
+from profiler.mtp.verdicts import verdicts  # noqa: E402
 from simulator.acceptance_rows import CountedRows, find_rows  # noqa: E402
 from simulator.config import TraceAcceptance  # noqa: E402
 from traces.acceptance import AcceptanceTrace, VerifyRule  # noqa: E402
 from traces.store import load_trace, save_trace  # noqa: E402
 
-TINY = Size("tiny", 32, 1, 20_000, 8, 6, 3, 12, 12, 24, 3, 1, (0,))
+TINY = Size("tiny", 32, 1, 20_000, 8, 6, 3, 12, 12, 24, 4, 19, 4, 1, (0,))
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    torch.manual_seed(0)
     return run_study(TINY, lambda _: None, domains=("math",))
 
 
 def test_every_cell_is_measured_once(results: Results) -> None:
     keys = [(cell.domain, cell.loss, cell.verify_rule, cell.temperature, cell.seed) for cell in results.cells]
     assert len(set(keys)) == len(keys) == len(LOSSES_COMPARED) + 2 + 4 * (len(TEMPERATURES) - 1)
-    assert len(results.rl) == TINY.rl_steps
+    assert [point.step for point in results.rl] == [0, 1, 2, 3, 4]
+    assert all(set(point.found) == {*RECIPES, *ONLINE, NARROW} for point in results.rl)
     binned = [cell for cell in results.cells if cell.place_bins]
     assert len(binned) == len(LOSSES_COMPARED) + 2
     for cell in binned:
@@ -51,9 +75,53 @@ def test_the_answer_has_the_parts_that_were_asked_for(results: Results) -> None:
     assert all(loss in text for loss in LOSSES_COMPARED)
 
 
-def test_the_same_seed_gives_the_same_study(results: Results) -> None:
-    again = run_study(replace(TINY, rl_steps=0, rl_pretrain_steps=0), lambda _: None, domains=("math",))
+def test_two_processes_measure_what_one_does(results: Results) -> None:
+    again = run_study(replace(TINY, rl_steps=0), lambda _: None, domains=("math",), num_workers=2)
     assert again.cells == results.cells
+
+
+def test_another_seed_is_another_study(results: Results) -> None:
+    other = run_study(replace(TINY, rl_steps=0, seeds=(1,)), lambda _: None, domains=("math",))
+    assert not {cell.found for cell in other.cells} & {cell.found for cell in results.cells}
+
+
+def test_what_is_kept_is_what_was_measured(results: Results, tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "new")
+    assert file.begin(TINY) == []
+    for unit in results.units:
+        file.add(unit)
+    again = file.read()
+    assert (again.size, again.cells, again.rl, again.units) == (TINY, results.cells, results.rl, results.units)
+    assert as_json(again) == as_json(results)
+
+
+def test_a_study_that_was_killed_goes_on_behind_its_last_whole_unit(results: Results, tmp_path: Path) -> None:
+    file, kept = ResultsFile(tmp_path), []
+    file.begin(TINY)
+    for unit in results.units:
+        file.add(unit)
+    file.path.write_text(file.path.read_text()[:-100])
+    done = file.begin(TINY)
+    assert done == results.units[:-1]
+
+    def keep(unit: Unit) -> None:
+        kept.append(unit.part)
+        file.add(unit)
+
+    run_study(TINY, lambda _: None, domains=("math",), done=done, keep=keep)
+    assert kept == [results.units[-1].part]
+    assert (file.read().cells, file.read().rl) == (results.cells, results.rl)
+
+
+def test_a_file_of_another_study_is_not_continued(tmp_path: Path) -> None:
+    ResultsFile(tmp_path).begin(TINY)
+    with pytest.raises(UsageError, match="another size"):
+        ResultsFile(tmp_path).begin(replace(TINY, seeds=(0, 1)))
+    with pytest.raises(UsageError, match="not there"):
+        ResultsFile(tmp_path / "none").read()
+    (tmp_path / "measured.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="not what"):
+        ResultsFile(tmp_path).read()
 
 
 def test_traces_survive_a_file_and_feed_a_scenario(results: Results, tmp_path: Path) -> None:
@@ -74,7 +142,7 @@ def test_traces_survive_a_file_and_feed_a_scenario(results: Results, tmp_path: P
 
 def accepted(length: float, sd: float = 0.001, sigma: float = 0.0) -> Acceptance:
     c = (length - 1) / 3
-    return Acceptance((c,) * 3, (c,) * 3, (sigma,) * 3, length, sd, 0.5, 1000)
+    return Acceptance((c,) * 3, (c,) * 3, (sigma,) * 3, length, sd, 0.5, 0.8, 1000)
 
 
 def made_up(lengths: dict[str, float], sd: float = 0.001, sigma: float = 0.0) -> Results:
@@ -111,18 +179,49 @@ def test_counts_beyond_their_error_are_not_passed_over() -> None:
     assert outcome(made_up(lengths, sigma=3.5), "counts_agree") is Outcome.NOT_REPRODUCED
 
 
+def along_rl(slopes: dict[str, float], per_step: float = 0.0) -> Results:
+    """Return three seeds of a run in which entropy rises and comes back; every seed has a level of its own."""
+    found = made_up(dict.fromkeys(LOSSES_COMPARED, 3.0))
+    for seed in range(3):
+        for step in range(13):
+            entropy, noise = 0.1 + 0.05 * (6 - abs(step - 6)), 0.02 * (-1) ** (step // 2 + seed)
+            level = 3.5 + 0.1 * seed + noise + per_step * step
+            lengths = {name: accepted(level + slopes.get(name, -1.0) * entropy) for name in STRATEGIES}
+            found.rl.append(RlPoint(seed, step, entropy, 0.5, 0.0, lengths))
+    return found
+
+
 @pytest.mark.parametrize(
     ("of_tv", "expected"), [(-0.05, Outcome.REPRODUCED), (-1.0, Outcome.NOT_REPRODUCED), (-0.34, Outcome.OPEN)]
 )
 def test_the_slope_is_judged_by_both_intervals(of_tv: float, expected: Outcome) -> None:
-    found = made_up(dict.fromkeys(LOSSES_COMPARED, 3.0))
-    slopes: dict[str, float] = {"to": -1.7, "rs_ce": -1.0, "rs_tv": of_tv, "rs_e2e_tv": of_tv}
-    names: dict[str, Any] = {**slopes, **dict.fromkeys(study.ONLINE, -1.0)}
-    for step in range(12):
-        entropy, noise = 0.1 + 0.05 * step, 0.02 * (-1) ** step
-        lengths = {name: accepted(3.7 + slope * entropy + noise) for name, slope in names.items()}
-        found.rl.append(RlPoint(0, step, entropy, 0.5, lengths))
-    assert outcome(found, "slope_of_rs_tv_a_fifth") is expected
+    assert outcome(along_rl({"to": -1.7, "rs_tv": of_tv}), "slope_of_rs_tv_a_fifth") is expected
+
+
+def test_what_drifts_with_the_steps_is_no_slope_in_entropy() -> None:
+    found = along_rl({"rs_tv": 0.0}, per_step=-0.05)
+    line = rl_lines(found)["rs_tv"]
+    assert line.slope_per_nat == pytest.approx(0.0, abs=0.1)
+    assert line.per_step == pytest.approx(-0.05, abs=0.005)
+    parts = drifts(found, "rs_tv", line)
+    assert parts["peak"].mismatch.mean == pytest.approx(-0.3, abs=0.06)
+    assert parts["end"].entropy.mean == pytest.approx(0.0, abs=0.05)
+    for drift in parts.values():
+        assert drift.change.mean == pytest.approx(drift.entropy.mean + drift.mismatch.mean)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "trained_on", "expected"),
+    [(0.0, -1.0, Outcome.REPRODUCED), (-1.0, 0.0, Outcome.NOT_REPRODUCED)],
+)
+def test_the_orderings_of_strategies_are_judged_seed_by_seed(
+    frozen: float, trained_on: float, expected: Outcome
+) -> None:
+    online = dict.fromkeys(ONLINE, trained_on)
+    found = along_rl({"to": frozen, "rs_e2e_tv": frozen, **online})
+    assert late(found, "to", over="start_ce_online_ce").mean == pytest.approx(0.175 * (frozen - trained_on))
+    for name in ("online_tv_no_lasting_gain", "online_ce_below_frozen_tv", "greedy_online_below_frozen"):
+        assert outcome(found, name) is expected
 
 
 def test_intervals_come_from_seeds_where_there_are_three() -> None:
@@ -142,7 +241,15 @@ def test_rates_and_gains_are_shares_of_k() -> None:
     ("options", "complaint"),
     [
         (["mtp", "--threads", "0"], "--threads 0 is outside 1..256; choose a value inside"),
-        (["mtp", "-o", "x.json"], "-o x.json: several traces are written; name a folder"),
+        (["mtp", "-o", "x.json"], "-o x.json: several files are written; name a folder"),
+        (
+            ["mtp", "--quick", "--from", "x"],
+            "--from and --quick: nothing is measured with --from; leave one of them out",
+        ),
+        (
+            ["mtp", "--from", "nowhere"],
+            "nowhere/measured.jsonl: not there; name a folder that `bebop study mtp -o` wrote",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,5 +267,8 @@ def test_the_command_prints_one_line_of_json_and_writes_traces(
     torch.set_num_threads(threads)
     out = capsys.readouterr()
     assert set(json.loads(out.out)["accept_rate"]) == {"math"}
-    assert "training heads" in out.err
+    assert "math, seed 0" in out.err
     assert len(list(tmp_path.glob("mtp-study-tiny*.json"))) == 3
+    assert bebop(["study", "mtp", "--json", "--from", str(tmp_path)]) == 0
+    torch.set_num_threads(threads)
+    assert capsys.readouterr().out == out.out

@@ -1,6 +1,7 @@
 """Training lowers every loss, and a head's loss reaches the head only."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,18 @@ def test_kl_comes_first_where_it_is_asked_for() -> None:
     first = train_head(copy.deepcopy(cold), rollouts, HeadRecipe("tv", 2, kl_share=0.5, seed=2))
     by_kl = train_head(copy.deepcopy(cold), rollouts, HeadRecipe("kl", 1, seed=2))
     assert first[0] == by_kl[0] > 1.0 > first[1]  # total variation is below 1, KL of a cold head is not
+
+
+def test_batches_of_several_rollouts_come_in_turn_each_at_its_temperature() -> None:
+    _, head, rollouts = trained()
+    hot = replace(rollouts, temperature=3.0)
+    losses = train_head(copy.deepcopy(head), [rollouts, hot], HeadRecipe("kl", 2, learning_rate=0.0, seed=2))
+    alone = [
+        train_head(copy.deepcopy(head), pool, HeadRecipe("kl", 2, learning_rate=0.0, seed=2))
+        for pool in (rollouts, hot)
+    ]
+    assert losses == [alone[0][0], alone[1][1]]
+    assert alone[1][1] != alone[0][1]
 
 
 def test_an_online_head_learns_beside_the_target_and_leaves_it_alone() -> None:
