@@ -36,11 +36,16 @@ def main(argv: Sequence[str]) -> int:
     from profiler.mtp.results import ResultsFile
     from traces.store import save_trace
 
+    if arguments.output is not None:
+        # Before an hour of work, not after: it needs an extra.
+        from profiler.mtp.figures import figures, page
+
     torch.set_num_threads(1)
     results = _measure(arguments) if arguments.measured is None else ResultsFile(arguments.measured).read()
     if arguments.output is not None:
         for trace in traces(results, f"bebop study {shlex.join(argv)}"):
             save_trace(trace, arguments.output / f"{trace.name}.json")
+        (arguments.output / "figures.html").write_text(page(figures(results).values()), encoding="utf-8")
     print(json.dumps(as_json(results)) if arguments.json else as_text(results))
     return 0
 
@@ -80,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="keep what is measured in this folder as it comes (a study that was stopped goes on there), and write "
-        "AcceptanceTraces",
+        "AcceptanceTraces and figures.html",
     )
     parser.add_argument(
         "--from", dest="measured", type=Path, metavar="DIR", help="measure nothing: read what -o has kept in a folder"

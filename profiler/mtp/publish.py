@@ -22,12 +22,10 @@ from profiler.mtp.estimates import (
     temperature_curve,
 )
 from profiler.mtp.laws import Line
-from profiler.mtp.results import LOSSES_COMPARED, NUM_DRAFTS, RECIPES, TEMPERATURES, Results
+from profiler.mtp.results import LOSSES_COMPARED, NUM_DRAFTS, RECIPES, TEMPERATURE_CURVES, TEMPERATURES, Results
 from profiler.mtp.verdicts import verdicts
 from traces.acceptance import AcceptanceLaw, AcceptanceRow, AcceptanceTrace, VerifyRule
 from traces.base import Origin, Provenance
-
-TEMPERATURE_CURVES = (("ce", "greedy_draft"), ("ce", "rejection"), ("e2e_tv", "rejection"), ("e2e_tv", "block"))
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def as_json(results: Results) -> dict[str, Any]:
         },
         "size": results.size.name,
         "seeds": _num_seeds(results),
-        "core_seconds": round(results.seconds, 1),
+        "seconds": round(results.seconds, 1),
     }
     if "math" in domains:
         answer["accept_length_by_temperature"] = {
@@ -89,7 +87,7 @@ def as_text(results: Results) -> str:
     lines = [
         f"{results.size.name}: "
         + ", ".join(f"targets of {target:,} values, heads of {head:,}" for target, head in sorted(values))
-        + f", {_num_seeds(results)} seed(s), k = {NUM_DRAFTS}, {results.seconds:.0f} core seconds",
+        + f", {_num_seeds(results)} seed(s), k = {NUM_DRAFTS}, {results.seconds:.0f} s of units",
         "",
         "Acceptance rate (AL - 1) / k, rejection sampling, temperature 1 (95 % interval)",
         f"{'loss':12}" + "".join(f"{domain:>26}" for domain in domains),

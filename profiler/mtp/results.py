@@ -19,6 +19,8 @@ LOSSES_COMPARED = ("ce", "kl", "reverse_kl", "tv", "e2e_tv")
 """Rows of the paper's table 2."""
 TEMPERATURES = (0.1, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 """Of the paper's fig. 12a."""
+TEMPERATURE_CURVES = (("ce", "greedy_draft"), ("ce", "rejection"), ("e2e_tv", "rejection"), ("e2e_tv", "block"))
+"""Losses and verify rules measured at every temperature."""
 RECIPES = {
     "to": ("ce", "greedy_draft"),
     "rs_ce": ("ce", "rejection"),
@@ -107,7 +109,7 @@ class Unit:
     target_nats: float
     """Next-token loss that the target reached."""
     seconds: float
-    """Of one core."""
+    """From its begin to its end, on one core that others may have used too."""
     cells: tuple[Cell, ...] = ()
     rl: tuple[RlPoint, ...] = ()
     entropy_by_temperature: tuple[tuple[float, float], ...] = ()
@@ -132,7 +134,7 @@ class Results:
 
     @property
     def seconds(self) -> float:
-        """Core seconds that all of it took."""
+        """Seconds of all units, which ran side by side."""
         return sum(unit.seconds for unit in self.units)
 
 

@@ -11,9 +11,7 @@ torch = pytest.importorskip("torch")
 from bebop import main as bebop  # noqa: E402
 from profiler.errors import UsageError  # noqa: E402
 from profiler.mtp import study  # noqa: E402
-from profiler.mtp.acceptance import Acceptance  # noqa: E402
 from profiler.mtp.estimates import (  # noqa: E402
-    STRATEGIES,
     Estimate,
     Outcome,
     accept_rate,
@@ -30,21 +28,17 @@ from profiler.mtp.results import (  # noqa: E402
     ONLINE,
     RECIPES,
     TEMPERATURES,
-    Cell,
     Results,
     ResultsFile,
-    RlPoint,
-    Size,
     Unit,
 )
 from profiler.mtp.study import run_study  # noqa: E402
 from profiler.mtp.verdicts import verdicts  # noqa: E402
 from simulator.acceptance_rows import CountedRows, find_rows  # noqa: E402
 from simulator.config import TraceAcceptance  # noqa: E402
+from tests.profiler.mtp.made_up import TINY, along_rl, made_up  # noqa: E402
 from traces.acceptance import AcceptanceTrace, VerifyRule  # noqa: E402
 from traces.store import load_trace, save_trace  # noqa: E402
-
-TINY = Size("tiny", 32, 1, 20_000, 8, 6, 3, 12, 12, 24, 4, 19, 4, 1, (0,))
 
 
 @pytest.fixture(scope="module")
@@ -140,20 +134,6 @@ def test_traces_survive_a_file_and_feed_a_scenario(results: Results, tmp_path: P
     assert along.cumulative(3, round(point.entropy_nats, 5)) == pytest.approx(point.found["to"].cumulative, abs=1e-5)
 
 
-def accepted(length: float, sd: float = 0.001, sigma: float = 0.0) -> Acceptance:
-    c = (length - 1) / 3
-    return Acceptance((c,) * 3, (c,) * 3, (sigma,) * 3, length, sd, 0.5, 0.8, 1000)
-
-
-def made_up(lengths: dict[str, float], sd: float = 0.001, sigma: float = 0.0) -> Results:
-    cells = [
-        Cell("code", loss, rule, 1.0, 0, accepted(length, sd, sigma))
-        for loss, length in lengths.items()
-        for rule in ("rejection", "block", "greedy_draft")
-    ]
-    return Results(TINY, cells)
-
-
 def outcome(results: Results, name: str) -> Outcome:
     return verdicts(results)[name].outcome
 
@@ -177,18 +157,6 @@ def test_counts_beyond_their_error_are_not_passed_over() -> None:
     lengths = dict.fromkeys(LOSSES_COMPARED, 3.0)
     assert outcome(made_up(lengths, sigma=1.0), "counts_agree") is Outcome.REPRODUCED
     assert outcome(made_up(lengths, sigma=3.5), "counts_agree") is Outcome.NOT_REPRODUCED
-
-
-def along_rl(slopes: dict[str, float], per_step: float = 0.0) -> Results:
-    """Return three seeds of a run in which entropy rises and comes back; every seed has a level of its own."""
-    found = made_up(dict.fromkeys(LOSSES_COMPARED, 3.0))
-    for seed in range(3):
-        for step in range(13):
-            entropy, noise = 0.1 + 0.05 * (6 - abs(step - 6)), 0.02 * (-1) ** (step // 2 + seed)
-            level = 3.5 + 0.1 * seed + noise + per_step * step
-            lengths = {name: accepted(level + slopes.get(name, -1.0) * entropy) for name in STRATEGIES}
-            found.rl.append(RlPoint(seed, step, entropy, 0.5, 0.0, lengths))
-    return found
 
 
 @pytest.mark.parametrize(
