@@ -253,7 +253,6 @@ def test_profile_answers_a_mistake_in_one_line(
         (["--model", "Qwen3-30B-A3B", "--gpu", "H200", "--tp", "2", "--ep", "4"], "does not divide"),
         (["--model", "Qwen3-9B", "--gpu", "H200"], "no architecture named"),
         (["--model", "DeepSeek-V3", "--gpu", "H200", "--tp", "8", "--ep", "8"], "grouped-query attention"),
-        (["--model", "Qwen3.5-0.8B", "--gpu", "H200"], "is blank"),
         (["--model", "Qwen3.5-9B", "--gpu", "H200", "--tp", "3"], "divisible by tp_size"),
         (["--model", "Qwen3.5-9B", "--gpu", "A100"], "aiconfigurator refuses"),
     ],

@@ -15,8 +15,8 @@ def test_the_h200_row_is_its_datasheet() -> None:
 @pytest.mark.parametrize("name", list_gpus())
 def test_units_are_si_and_rates_are_dense(name: str) -> None:
     gpu = load_gpu(name)
-    assert 24e9 <= gpu.memory_bytes <= 1e12
-    assert 0.5e12 <= gpu.hbm_bytes_per_s <= 1e13
+    assert 6e9 <= gpu.memory_bytes <= 1e12
+    assert 0.25e12 <= gpu.hbm_bytes_per_s <= 1e13
     # A rate with 2:4 sparsity written by mistake would double this ratio.
     assert 30 <= gpu.bf16_flops / gpu.hbm_bytes_per_s <= 430
     assert gpu.fp8_flops is None or gpu.fp8_flops == pytest.approx(2 * gpu.bf16_flops, rel=0.02)
@@ -35,6 +35,6 @@ def test_a_card_without_nvlink_or_fp8_says_none() -> None:
 
 
 def test_unknown_gpu_names_close_matches_and_the_list_in_one_line() -> None:
-    with pytest.raises(TraceFormatError, match=r"'H300': did you mean .*B300.* known: H100") as caught:
+    with pytest.raises(TraceFormatError, match=r"'H300': did you mean .*H.00.* known: H100") as caught:
         load_gpu("H300")
     assert "\n" not in str(caught.value)
