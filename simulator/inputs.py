@@ -13,6 +13,7 @@ import numpy as np
 from simulator.arm_rates import ArmRates, build_arm_rates
 from simulator.config import ArmConfig, Scenario, TrainerStall
 from simulator.draft_head import syncs_with_head
+from simulator.engine_habits import load_habits
 from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
 from simulator.failures import replica_failures, trainer_failures
@@ -305,6 +306,7 @@ def make_parts(
 
 def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceLatency:
     config, cluster = scenario.latency, scenario.cluster
+    habits = load_habits()[scenario.engine.software] if scenario.engine.software is not None else None
     if config.kind == "trace":
         trace = _named("latency.trace", _load_latency, config.trace)
         for field_name, said, known in (
@@ -326,6 +328,9 @@ def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceL
             tp_size=cluster.tp_size,
             ep_size=cluster.ep_size,
             max_draft_tokens=max(most, 1),
+            precision=scenario.model.precision,
+            draft=config.draft,
+            habits=habits,
         )
         allow = True
     return TraceLatency(
@@ -335,6 +340,7 @@ def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceL
         allow_extrapolation=allow,
         target_overhead_s=scenario.engine.layer_overhead_s * architecture.num_layers,
         draft_overhead_s=scenario.engine.layer_overhead_s,
+        habits=habits,
     )
 
 

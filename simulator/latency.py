@@ -8,7 +8,8 @@ verify, sample, then draft for the next step):
 
 Exact at the trace's points. Between batches: the time of the next captured CUDA-graph size when the trace names them,
 linear otherwise; between contexts linear. Below the smallest context: its value. Anything else outside the trace is an
-error unless extrapolation is allowed, and then it is said. Does not know replicas, nor who asks.
+error unless extrapolation is allowed, and then it is said. An engine's habits, where given, add host time to every step
+and keep a draft pass from being shorter than its launch. Does not know replicas, nor who asks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.engine_habits import EngineHabits
 from simulator.errors import TraceCoverageError
 from simulator.evidence import Evidence
 from simulator.step_table import StepTable, build_step_table
 from traces.base import Origin
-from traces.latency import LatencyTrace, Operation
+from traces.latency import MIN_LATENCY_S, LatencyTrace, Operation
 from traces.report import InputOrigin
 
 F64 = NDArray[np.float64]
@@ -57,8 +59,11 @@ class TraceLatency:
         allow_extrapolation: bool = False,
         target_overhead_s: float = 0.0,
         draft_overhead_s: float = 0.0,
+        habits: EngineHabits | None = None,
     ) -> None:
         """Sort the trace's rows by operation; overheads are added to every target and every draft pass.
+
+        `habits` adds what an engine's host costs; None adds nothing.
 
         Raises:
             TraceCoverageError: No row has this layout.
@@ -66,6 +71,7 @@ class TraceLatency:
         self.trace = trace
         self._allow = allow_extrapolation
         self._overhead_s = (target_overhead_s, draft_overhead_s)
+        self._habits = habits
         self._rows = [row for row in trace.rows if (row.tp_size, row.ep_size) == (tp_size, ep_size)]
         if not self._rows:
             layouts = sorted({(row.tp_size, row.ep_size) for row in trace.rows})
@@ -123,7 +129,28 @@ class TraceLatency:
                 )
         num_drafts = max(k, 1) if need.keeps_draft_cache else k
         step_s[1:] += self._overhead_s[0] + num_drafts * self._overhead_s[1]
+        if self._habits is not None:
+            step_s[1:] += self._host_seconds(self._habits, need, passes[1:], batches, knots)
         return step_s
+
+    def _host_seconds(
+        self, habits: EngineHabits, need: Need, drafts: list[tuple[Grid, int]], batches: F64, knots: F64
+    ) -> F64:
+        """Return seconds[batch 1..max_batch, context] that the host adds to a step, and short draft passes wait."""
+        running = np.arange(1.0, need.max_batch + 1)[:, None]
+        added_s = habits.step_s + habits.step_s_per_seq * running
+        if need.num_draft_tokens == 0:
+            return np.broadcast_to(added_s, (need.max_batch, len(knots)))
+        added_s = added_s + habits.speculative_step_s + habits.speculative_step_s_per_seq * running
+        projection = self._grids.get((Operation.LM_HEAD, 1))
+        tail_s = np.zeros((need.max_batch, 1))
+        if projection is not None:
+            tail_s = _interpolate(projection, running[:, 0], np.zeros(1))
+        for grid, times in drafts:
+            pass_s = _interpolate(grid, batches, knots) + tail_s
+            if pass_s.max() > 3 * MIN_LATENCY_S:  # a pass that is none launches nothing
+                added_s = added_s + times * np.maximum(habits.draft_launch_s - pass_s, 0.0)
+        return np.broadcast_to(added_s, (need.max_batch, len(knots)))
 
     def evidence(self) -> Evidence:
         """Return where the trace's numbers come from."""

@@ -5,20 +5,22 @@ are combined into a speculative step, and whether batch and context fit into mem
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.engine_habits import EngineHabits
+from simulator.roofline_drafts import DraftKind, kind_lm_head_s, kind_pass_s
 from simulator.roofline_parameters import RooflineParameters, load_roofline_parameters
 from simulator.roofline_passes import (
     HOST_GAP_S,
     Machine,
-    draft_pass_s,
-    lm_head_s,
     prefill_pass_s,
     sample_s,
     target_pass_s,
 )
+from simulator.roofline_precision import FORMATS, NumberFormat
 from traces.architecture import Architecture
 from traces.base import Origin, Provenance
 from traces.hardware import Gpu
@@ -45,18 +47,38 @@ def roofline_trace(
     max_draft_tokens: int = 8,
     batches: Sequence[int] = DEFAULT_BATCHES,
     contexts_tokens: Sequence[int] = DEFAULT_CONTEXTS_TOKENS,
+    precision: str = "bf16",
+    draft: DraftKind = "mtp",
+    habits: EngineHabits | None = None,
+    expert_gpu: Gpu | None = None,
 ) -> LatencyTrace:
-    """Return modelled bf16 latencies of every operation of a rollout engine, for up to `max_draft_tokens` drafts.
+    """Return modelled latencies of every operation of a rollout engine, for up to `max_draft_tokens` drafts.
 
-    `tp_size` GPUs hold the model; `ep_size` of them share out whole experts (must divide tp_size). A ValueError says
-    which argument does not fit the model; a fact missing in the architecture is a TraceFormatError.
+    `tp_size` GPUs hold the model; `ep_size` of them share out whole experts (must divide tp_size); `precision` names a
+    number format of `roofline_precision`; `habits` says what an engine's kernels reach (its host work is not in the
+    rows); routed experts are computed on `expert_gpu` if not on `gpu`. A parallel draft is made for exactly
+    `max_draft_tokens`. A ValueError says which argument does not fit the model; a fact missing in the architecture is
+    a TraceFormatError.
     """
+    if precision not in FORMATS:
+        raise ValueError(f"precision {precision!r}: known are {', '.join(FORMATS)}")
     if not 0 <= max_draft_tokens <= 64:
         raise ValueError(f"max_draft_tokens {max_draft_tokens}: must be 0 to 64")
     if not batches or not contexts_tokens or min(batches) < 1 or min(contexts_tokens) < 0:
         raise ValueError("batches and contexts_tokens: at least one each, batches from 1, contexts from 0")
-    machine = Machine(architecture, gpu, load_roofline_parameters(), tp_size, ep_size)
-    points = roofline_points(machine, max_draft_tokens, batches, contexts_tokens)
+    kernels = habits or EngineHabits()
+    machine = Machine(
+        architecture,
+        gpu,
+        load_roofline_parameters(),
+        tp_size,
+        ep_size,
+        number_format=_format(precision, kernels.fp8_bandwidth_factor),
+        recurrence_efficiency=kernels.recurrence_efficiency,
+        draft_expert_reuse=kernels.draft_expert_reuse,
+        expert_gpu=expert_gpu,
+    )
+    points = roofline_points(machine, max_draft_tokens, batches, contexts_tokens, draft)
     rows = [
         _row(operation, int(b), int(c), int(q), float(latency_s), tp_size, ep_size)
         for operation, batch, context, tokens, seconds in points
@@ -68,14 +90,23 @@ def roofline_trace(
         provenance=_provenance(machine),
         gpu=gpu.name,
         model=architecture.name,
-        precision="bf16",
+        precision=precision,
         engine="roofline",
         rows=tuple(rows),
     )
 
 
+def _format(precision: str, fp8_bandwidth_factor: float) -> NumberFormat:
+    known = FORMATS[precision]
+    return replace(known, bandwidth_factor=fp8_bandwidth_factor) if known.name == "fp8" else known
+
+
 def roofline_points(
-    machine: Machine, max_draft_tokens: int, batches: Sequence[int], contexts_tokens: Sequence[int]
+    machine: Machine,
+    max_draft_tokens: int,
+    batches: Sequence[int],
+    contexts_tokens: Sequence[int],
+    draft: DraftKind = "mtp",
 ) -> list[tuple[Operation, Array, Array, Array, Array]]:
     """Return (operation, batch, context, tokens per sequence, seconds) columns of every operation of the trace."""
     batch = sorted(set(batches))
@@ -84,8 +115,14 @@ def roofline_points(
     passes: list[tuple[Operation, Sequence[int], Sequence[int], Sequence[int], _Latency]] = [
         (Operation.DECODE, batch, context, [1], lambda b, c, q: target_pass_s(machine, b, c, q)),
         (Operation.VERIFY, batch, context, lengths[1:], lambda b, c, q: target_pass_s(machine, b, c, q)),
-        (Operation.DRAFT, batch, context, lengths, lambda b, c, q: draft_pass_s(machine, b, c, q)),
-        (Operation.LM_HEAD, batch, [0], [1], lambda b, _c, _q: lm_head_s(machine, b)),
+        (Operation.DRAFT, batch, context, lengths, lambda b, c, q: kind_pass_s(machine, draft, b, c, q)),
+        (
+            Operation.LM_HEAD,
+            batch,
+            [0],
+            [1],
+            lambda b, _c, _q: kind_lm_head_s(machine, draft, b, max(1, max_draft_tokens)),
+        ),
         (Operation.SAMPLE, batch, [0], lengths, lambda b, _c, q: sample_s(machine, b * q)),
         (Operation.HOST_GAP, batch, [0], [1], lambda b, _c, _q: np.full_like(b, HOST_GAP_S)),
         (

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulator.roofline_ops import BF16_BYTES, smooth_maximum
 from simulator.roofline_parameters import MoeParameters
+from simulator.roofline_precision import BF16, NumberFormat
 from traces.hardware import Gpu
 
 Array = NDArray[np.float64]
@@ -50,6 +51,7 @@ def moe_s(
     hidden_size: float,
     inner_size: float,
     imbalance: float,
+    number_format: NumberFormat = BF16,
 ) -> Array:
     """Return the time of the routed experts of one layer on one GPU.
 
@@ -60,9 +62,10 @@ def moe_s(
     n, d = (np.asarray(x, dtype=np.float64) for x in (num_tokens, distinct))
     visits = n * experts_per_token
     weights = 3 * hidden_size * inner_size
-    moved_bytes = BF16_BYTES * (d * weights + visits * (2 * hidden_size + 3 * inner_size))
+    weight_bytes = number_format.weight_bytes * (d * weights)
+    moved_bytes = weight_bytes + BF16_BYTES * (visits * (2 * hidden_size + 3 * inner_size))
     memory_s = moved_bytes / (fit.bandwidth_efficiency * gpu.hbm_bytes_per_s) + fit.expert_overhead_s * d
-    compute_s = imbalance * 2 * visits * weights / (fit.flop_efficiency * gpu.bf16_flops)
+    compute_s = imbalance * 2 * visits * weights / (fit.flop_efficiency * number_format.flops(gpu))
     return fit.floor_s + smooth_maximum(memory_s, compute_s, fit.sharpness)
 
 

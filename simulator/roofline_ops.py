@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator.roofline_parameters import AllReduceParameters, AttentionParameters, GemmParameters
+from simulator.roofline_precision import BF16, NumberFormat
 from traces.hardware import Gpu
 
 Array = NDArray[np.float64]
@@ -25,18 +26,26 @@ ELEMENTWISE_FLOOR_S = 2e-6
 
 
 def gemm_s(
-    gpu: Gpu, fit: GemmParameters, num_tokens: ArrayLike, out_size: float, in_size: float, count: float = 1
+    gpu: Gpu,
+    fit: GemmParameters,
+    num_tokens: ArrayLike,
+    out_size: float,
+    in_size: float,
+    count: float = 1,
+    number_format: NumberFormat = BF16,
 ) -> Array:
-    """Return the time of `count` products (num_tokens x in_size) @ (in_size x out_size), bf16.
+    """Return the time of `count` products (num_tokens x in_size) @ (in_size x out_size).
 
-    floor + (memory^p + compute^p)^(1/p), memory = 2(nk + mk + mn) / (e_b * BW), compute = 2mnk / (e_f * F).
+    floor + (memory^p + compute^p)^(1/p), memory = (w nk + a mk + 2 mn) / (e_b * BW), compute = 2mnk / (e_f * F); w and
+    a are the format's bytes of a weight and of an activation. Efficiencies were fitted in bf16.
     Wave quantisation was tried (the best of six tile sizes, with and without split-k): no gain on the fitted rows
     (p90 12.6 % without, 13.6 % and 14.7 % with), so the smooth form stays.
     """
     m = np.asarray(num_tokens, dtype=np.float64)
-    moved_bytes = BF16_BYTES * (out_size * in_size + m * in_size + m * out_size)
-    memory_s = moved_bytes / (fit.bandwidth_efficiency * gpu.hbm_bytes_per_s)
-    compute_s = 2 * m * out_size * in_size / (fit.flop_efficiency * gpu.bf16_flops)
+    read_bytes = number_format.weight_bytes * out_size * in_size + number_format.activation_bytes * m * in_size
+    bandwidth = fit.bandwidth_efficiency * number_format.bandwidth_factor * gpu.hbm_bytes_per_s
+    memory_s = (read_bytes + BF16_BYTES * m * out_size) / bandwidth
+    compute_s = 2 * m * out_size * in_size / (fit.flop_efficiency * number_format.flops(gpu))
     return count * (fit.floor_s + smooth_maximum(memory_s, compute_s, fit.sharpness))
 
 
@@ -67,16 +76,25 @@ def attention_s(
 
 
 def delta_net_decode_s(
-    gpu: Gpu, fit: GemmParameters, batch: ArrayLike, tokens_per_seq: ArrayLike, state_bytes: float
+    gpu: Gpu,
+    fit: GemmParameters,
+    batch: ArrayLike,
+    tokens_per_seq: ArrayLike,
+    state_bytes: float,
+    read_efficiency: float | None = None,
 ) -> Array:
     """Return the time of the gated-DeltaNet recurrence over `tokens_per_seq` tokens of each sequence.
 
     The state is read once and written after every token, so that a rejected draft can be undone: (1 + q) S bytes,
     2 S at decode, (k + 2) S at verify (vLLM and SGLang keep 1 + k slots). Bandwidth efficiency and floor are those
-    of GEMM: the public measurements of this kernel contradict each other (achieved rates above the peak).
+    of GEMM: the public measurements of this kernel contradict each other (achieved rates above the peak). An engine's
+    `read_efficiency`, where given, is that of reading the state, which the recurrence waits for; writes do not wait.
     """
     b, q = (np.asarray(x, dtype=np.float64) for x in (batch, tokens_per_seq))
-    return fit.floor_s + b * (1 + q) * state_bytes / (fit.bandwidth_efficiency * gpu.hbm_bytes_per_s)
+    if read_efficiency is None:
+        return fit.floor_s + b * (1 + q) * state_bytes / (fit.bandwidth_efficiency * gpu.hbm_bytes_per_s)
+    transfers = 1 / read_efficiency + q / fit.bandwidth_efficiency
+    return fit.floor_s + b * transfers * state_bytes / gpu.hbm_bytes_per_s
 
 
 def delta_net_prefill_s(

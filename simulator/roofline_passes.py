@@ -22,6 +22,7 @@ from simulator.roofline_ops import (
     gemm_s,
 )
 from simulator.roofline_parameters import RooflineParameters
+from simulator.roofline_precision import BF16, NumberFormat
 from traces.architecture import Architecture
 from traces.hardware import Gpu
 
@@ -53,6 +54,14 @@ class Machine:
     ep_size: int = 1
     """Of these, GPUs over which whole experts are divided; a divisor of tp_size, the rest splits each expert."""
     router: str = DEFAULT_ROUTER
+    number_format: NumberFormat = BF16
+    """Of the layers' weights; lm_head, router and KV cache are bf16."""
+    recurrence_efficiency: float | None = None
+    """Share of the memory peak at which an engine's gated-DeltaNet decode kernel reads states; None: as GEMM."""
+    draft_expert_reuse: float = 0.0
+    """Of the experts of a sequence's next token in the same pass, the share that its first one visits anyway."""
+    expert_gpu: Gpu | None = None
+    """Where the routed experts are computed, if not on `gpu`: a host that holds what its card cannot."""
 
     def __post_init__(self) -> None:
         """Refuse a split that does not come out even."""
@@ -76,9 +85,12 @@ def target_pass_s(machine: Machine, batch: Array, context_tokens: Array, tokens_
     )
     if a.num_linear_attention_layers:
         state_bytes = a.state_bytes_per_seq_per_layer / machine.tp_size
-        recurrence_s = delta_net_decode_s(machine.gpu, machine.fit.gemm, batch, tokens_per_seq, state_bytes)
+        recurrence_s = delta_net_decode_s(
+            machine.gpu, machine.fit.gemm, batch, tokens_per_seq, state_bytes, machine.recurrence_efficiency
+        )
         total_s = total_s + a.num_linear_attention_layers * (_delta_net_products_s(machine, num_tokens) + recurrence_s)
-    return total_s + _feed_forwards_s(machine, num_tokens) + lm_head_s(machine, num_tokens)
+    routed = batch * (1 + (tokens_per_seq - 1) * (1 - machine.draft_expert_reuse))
+    return total_s + _feed_forwards_s(machine, num_tokens, routed) + lm_head_s(machine, num_tokens)
 
 
 def prefill_pass_s(machine: Machine, context_tokens: Array, prompt_tokens: Array) -> Array:
@@ -96,7 +108,7 @@ def prefill_pass_s(machine: Machine, context_tokens: Array, prompt_tokens: Array
             machine.gpu, machine.fit.gemm, prompt_tokens, state_bytes, flops / machine.tp_size
         )
         total_s = total_s + a.num_linear_attention_layers * (_delta_net_products_s(machine, prompt_tokens) + chunked_s)
-    return total_s + _feed_forwards_s(machine, prompt_tokens) + lm_head_s(machine, one)
+    return total_s + _feed_forwards_s(machine, prompt_tokens, prompt_tokens) + lm_head_s(machine, one)
 
 
 def draft_pass_s(machine: Machine, batch: Array, context_tokens: Array, tokens_per_seq: Array) -> Array:
@@ -104,12 +116,12 @@ def draft_pass_s(machine: Machine, batch: Array, context_tokens: Array, tokens_p
     a, gpu, fit = machine.architecture, machine.gpu, machine.fit
     num_tokens = batch * tokens_per_seq
     h = a.hidden_size
-    projection_s = gemm_s(gpu, fit.gemm, num_tokens, h / machine.tp_size, 2 * h)
+    projection_s = _product_s(machine, num_tokens, h / machine.tp_size, 2 * h)
     gather_s = all_gather_s(gpu, fit.all_reduce, num_tokens * h * BF16_BYTES, machine.tp_size)
     # Two norms, embedding look-up and concatenation, each a read and a write of h values.
     joining_s = elementwise_s(gpu, fit.gemm, num_tokens, 8 * h * BF16_BYTES, 3)
     attention = _attention_block_s(machine, batch, context_tokens, tokens_per_seq)
-    feed_forward_s = _moe_block_s(machine, num_tokens) if a.is_moe else _dense_block_s(machine, num_tokens)
+    feed_forward_s = _moe_block_s(machine, num_tokens, num_tokens) if a.is_moe else _dense_block_s(machine, num_tokens)
     return PASS_FLOOR_S + projection_s + gather_s + joining_s + attention + feed_forward_s
 
 
@@ -141,10 +153,10 @@ def _attention_block_s(
     if a.mla is not None:
         m = a.mla
         products_s = (
-            gemm_s(gpu, fit.gemm, num_tokens, m.q_rank + m.kv_rank + m.rope_size, h)
-            + gemm_s(gpu, fit.gemm, num_tokens, q_heads * (m.nope_size + m.rope_size), m.q_rank)
-            + gemm_s(gpu, fit.gemm, num_tokens, q_heads * (m.nope_size + m.v_size), m.kv_rank)
-            + gemm_s(gpu, fit.gemm, num_tokens, h, q_heads * m.v_size)
+            _product_s(machine, num_tokens, m.q_rank + m.kv_rank + m.rope_size, h)
+            + _product_s(machine, num_tokens, q_heads * (m.nope_size + m.rope_size), m.q_rank)
+            + _product_s(machine, num_tokens, q_heads * (m.nope_size + m.v_size), m.kv_rank)
+            + _product_s(machine, num_tokens, h, q_heads * m.v_size)
         )
         kv_heads = 1.0
         # Prefill expands the latent into heads; decode works on the latent itself (arXiv:2405.04434 §2.1).
@@ -154,8 +166,8 @@ def _attention_block_s(
         size = a.fact("head_size")
         kv_heads = max(1.0, a.fact("num_kv_heads") / tp)
         gate = 2 if a.output_gate else 1
-        products_s = gemm_s(gpu, fit.gemm, num_tokens, (gate * q_heads + 2 * kv_heads) * size, h)
-        products_s = products_s + gemm_s(gpu, fit.gemm, num_tokens, h, q_heads * size)
+        products_s = _product_s(machine, num_tokens, (gate * q_heads + 2 * kv_heads) * size, h)
+        products_s = products_s + _product_s(machine, num_tokens, h, q_heads * size)
         flops = 4 * q_heads * size
     kv_share = 1.0 if a.mla is not None else kv_heads / a.fact("num_kv_heads")
     over_cache_s = attention_s(
@@ -178,18 +190,18 @@ def _delta_net_products_s(machine: Machine, num_tokens: Array) -> Array:
     k_width = a.fact("num_linear_k_heads") * size / tp
     v_heads = a.fact("num_linear_v_heads") / tp
     v_width = v_heads * size
-    inputs_s = gemm_s(gpu, fit.gemm, num_tokens, 2 * k_width + 2 * v_width + 2 * v_heads, a.hidden_size)
-    output_s = gemm_s(gpu, fit.gemm, num_tokens, a.hidden_size, v_width)
+    inputs_s = _product_s(machine, num_tokens, 2 * k_width + 2 * v_width + 2 * v_heads, a.hidden_size)
+    output_s = _product_s(machine, num_tokens, a.hidden_size, v_width)
     # Convolution reads and writes q, k, v; the gated norm reads output and gate and writes once.
     local_s = elementwise_s(gpu, fit.gemm, num_tokens, (4 * k_width + 5 * v_width) * BF16_BYTES, 2)
     return inputs_s + output_s + local_s + _reduce_s(machine, num_tokens)
 
 
-def _feed_forwards_s(machine: Machine, num_tokens: Array) -> Array:
+def _feed_forwards_s(machine: Machine, num_tokens: Array, routed_tokens: Array) -> Array:
     a = machine.architecture
     total_s = np.zeros_like(num_tokens)
     if a.num_moe_layers:
-        total_s = total_s + a.num_moe_layers * _moe_block_s(machine, num_tokens)
+        total_s = total_s + a.num_moe_layers * _moe_block_s(machine, num_tokens, routed_tokens)
     num_dense_layers = a.num_layers - a.num_moe_layers
     return total_s + num_dense_layers * _dense_block_s(machine, num_tokens) if num_dense_layers else total_s
 
@@ -198,17 +210,19 @@ def _dense_block_s(machine: Machine, num_tokens: Array) -> Array:
     return _swiglu_s(machine, num_tokens, machine.architecture.fact("ffn_size")) + _norms_s(machine, num_tokens)
 
 
-def _moe_block_s(machine: Machine, num_tokens: Array) -> Array:
+def _moe_block_s(machine: Machine, num_tokens: Array, routed_tokens: Array) -> Array:
     """Return router, shared expert, routed experts and the all-reduce of one MoE layer.
+
+    `routed_tokens` of the tokens choose experts independently; the rest go where those of their sequence went.
 
     Expert parallelism takes its share of the distinct experts and of the visits: popular experts are assumed to be
     spread over the GPUs.
     """
     a, gpu, fit = machine.architecture, machine.gpu, machine.fit
     experts, top = a.fact("num_experts"), a.fact("num_experts_per_token")
-    distinct = distinct_experts(num_tokens, experts, top, fit.moe.router_skew[machine.router])
+    distinct = distinct_experts(routed_tokens, experts, top, fit.moe.router_skew[machine.router])
     routed_s = moe_s(
-        gpu,
+        machine.expert_gpu or gpu,
         fit.moe,
         num_tokens=num_tokens,
         distinct=distinct / machine.ep_size,
@@ -216,6 +230,7 @@ def _moe_block_s(machine: Machine, num_tokens: Array) -> Array:
         hidden_size=a.hidden_size,
         inner_size=a.fact("expert_ffn_size") * machine.ep_size / machine.tp_size,
         imbalance=fit.moe.router_imbalance[machine.router],
+        number_format=machine.number_format,
     )
     router_s = gemm_s(gpu, fit.gemm, num_tokens, experts, a.hidden_size)
     if a.shared_ffn_size:
@@ -229,14 +244,20 @@ def _swiglu_s(machine: Machine, num_tokens: Array, inner_size: float) -> Array:
     """Return gate and up in one product, down in another, and the all-reduce."""
     gpu, fit, h = machine.gpu, machine.fit.gemm, machine.architecture.hidden_size
     inner = inner_size / machine.tp_size
-    products_s = gemm_s(gpu, fit, num_tokens, 2 * inner, h) + gemm_s(gpu, fit, num_tokens, h, inner)
+    products_s = _product_s(machine, num_tokens, 2 * inner, h) + _product_s(machine, num_tokens, h, inner)
     return products_s + elementwise_s(gpu, fit, num_tokens, 3 * inner * BF16_BYTES, 0) + _reduce_s(machine, num_tokens)
 
 
 def _norms_s(machine: Machine, num_tokens: Array) -> Array:
     """Return a layer's small kernels: each of two norms reads and writes stream and residual."""
     moved_bytes = 8 * machine.architecture.hidden_size * BF16_BYTES
-    return elementwise_s(machine.gpu, machine.fit.gemm, num_tokens, moved_bytes, NORM_KERNELS_PER_LAYER)
+    num_kernels = NORM_KERNELS_PER_LAYER + machine.number_format.quantising_kernels
+    return elementwise_s(machine.gpu, machine.fit.gemm, num_tokens, moved_bytes, num_kernels)
+
+
+def _product_s(machine: Machine, num_tokens: Array, out_size: float, in_size: float) -> Array:
+    """Return one product of a layer in the machine's number format."""
+    return gemm_s(machine.gpu, machine.fit.gemm, num_tokens, out_size, in_size, 1, machine.number_format)
 
 
 def _reduce_s(machine: Machine, num_tokens: Array) -> Array:

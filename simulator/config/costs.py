@@ -23,6 +23,11 @@ class RooflineLatency(Strict):
     """Step latencies from the architecture and the GPU's datasheet; nothing measured on this pair."""
 
     kind: Literal["roofline"] = "roofline"
+    draft: Literal["mtp", "eagle", "eagle3", "ngram", "parallel"] = Field(
+        default="mtp", exclude_if=lambda value: value == "mtp"
+    )
+    """What drafts: the model's MTP layer; an EAGLE or EAGLE-3 head; n-grams of the text; a head that drafts all at
+    once (DFlash, P-EAGLE)."""
 
 
 LatencyConfig = Annotated[TraceLatency | RooflineLatency, Field(discriminator="kind")]
