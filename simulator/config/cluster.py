@@ -82,7 +82,9 @@ class EngineConfig(Strict):
     """Token budget of a step that mixes prefill with decoding; None prefills at once while decoding waits."""
     layer_overhead_s: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     """Seconds per decoder layer and pass beyond the latency source, e.g. kernel launches without CUDA graphs."""
-    efficiency: Annotated[float, Field(gt=0, le=10)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    efficiency: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     """Speed of the engine over that of the latency source, overheads included; `bebop calibrate` fits it. None: 1."""
     software: Literal["vllm", "sglang", "sglang_no_overlap", "llama_cpp"] | None = Field(
         default=None, exclude_if=lambda value: value is None
