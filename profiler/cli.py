@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiler.errors import UsageError
+from profiler.errors import MissingPackageError, UsageError
 from traces.console import Parser
 from traces.latency import LatencyTrace, Operation
 
@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
         TraceError: nobody knows the model.
     """
     arguments = _parser().parse_args(list(argv))
+    if arguments.source == "llamacpp" or (arguments.source is None and arguments.device is None):
+        return _measure_engine(arguments, argv)
     if arguments.source is None:
         return _measure(arguments, argv)
     if arguments.source == "engine":
@@ -76,6 +78,23 @@ def _ask_engine(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return 0
 
 
+def _measure_engine(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Time a model in llama.cpp."""
+    _check_output(arguments.output)
+    try:
+        from profiler.sources.llamacpp.profile import measure_engine, request_of
+    except ModuleNotFoundError as error:
+        if error.name not in ("xllamacpp", "gguf"):
+            raise
+        raise MissingPackageError(
+            f"{error.name} is not installed; run `pip install '.[llamacpp]'` in the checkout, or time torch's kernels "
+            "instead: bebop profile --device cpu"
+        ) from None
+    trace, path = measure_engine(request_of(arguments, argv), arguments.output)
+    print(_measured_answer(trace, path, as_json=arguments.json))
+    return 0
+
+
 def measured_share(trace: LatencyTrace) -> float:
     """Return the mean measured_fraction of the decode and verify rows."""
     shares = [
@@ -88,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="bebop profile",
         description="Write a LatencyTrace: how long prefill, decode, verify and draft passes of a model take. "
-        "Times them on this machine (--device) or on a running engine (--source engine), or composes them from a "
-        "database of kernels (--source aiconfigurator). Without any option a bundled tiny model is timed on the CPU.",
+        "Times them on this machine, in an engine (--source llamacpp) or as single passes (--device), or on a running "
+        "engine (--source engine), or composes them from a database of kernels (--source aiconfigurator). Without any "
+        "option a bundled tiny model is timed in llama.cpp on the CPU.",
     )
     parser.add_argument("--model", metavar="NAME", help="a name of the architecture table, or a config.json")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel GPUs (default 1)")
@@ -99,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="answer with one line of JSON per trace")
     _add_device_options(parser.add_argument_group("timing on this machine"))
     database = parser.add_argument_group("another source")
-    database.add_argument("--source", choices=["aiconfigurator", "engine"], help="where the latencies come from")
+    database.add_argument(
+        "--source",
+        choices=["llamacpp", "engine", "aiconfigurator"],
+        help="where the latencies come from (default llamacpp, without --device)",
+    )
     database.add_argument("--gpu", help="GPU name, e.g. H200")
     database.add_argument("--all", action="store_true", help="write every committed trace; -o is then a folder")
     _add_engine_options(parser.add_argument_group("asking a running engine (--source engine)"))
@@ -118,7 +142,7 @@ def _add_engine_options(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_device_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what to measure (default cpu)")
+    group.add_argument("--device", choices=["cpu", "cuda"], help="time single passes in torch, on this device")
     group.add_argument(
         "--precision", metavar="NAME", help="of weights and cache: bf16, fp32 (default bf16; fp32 on a CPU)"
     )
@@ -130,7 +154,14 @@ def _add_device_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--held-out", type=int, metavar="N", help="points that only check the others (default 24; 8 on a CPU)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads, pinned (default all)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads, pinned (default all; 1 with llamacpp)")
+    group.add_argument(
+        "--accepted-share",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="with llamacpp: drafts accepted, 0..1 (default 0.5)",
+    )
     group.add_argument(
         "--verify-rule", choices=["greedy_draft", "rejection", "block"], default="rejection", help="default rejection"
     )

@@ -7,10 +7,10 @@ import os
 import platform
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from profiler.cpu import cores, cpu_name
 from profiler.errors import DeviceError
 from profiler.telemetry import Telemetry
 from profiler.timing import CpuTimer, CudaTimer, Timer
@@ -59,7 +59,7 @@ def open_device(kind: str, num_threads: int | None = None) -> Device:
     """
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     if kind == "cpu":
-        return Device(torch.device("cpu"), _cpu_name(_pin(num_threads)), None, CpuTimer(), versions)
+        return Device(torch.device("cpu"), cpu_name(_pin(num_threads)), None, CpuTimer(), versions)
     if not torch.cuda.is_available():
         built = (
             f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
@@ -82,21 +82,8 @@ def gpu_name(driver_name: str) -> str:
 
 
 def _pin(num_threads: int | None) -> int:
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    count = min(num_threads or len(cores), len(cores))
+    chosen = cores(num_threads)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores[:count])
-    torch.set_num_threads(count)
-    return count
-
-
-def _cpu_name(num_threads: int) -> str:
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name[:80]}, {num_threads} thread{'s' if num_threads > 1 else ''}"
+        os.sched_setaffinity(0, chosen)
+    torch.set_num_threads(len(chosen))
+    return len(chosen)

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from profiler.all_reduce import load_all_reduce
@@ -14,19 +13,15 @@ from profiler.device import open_device
 from profiler.errors import UsageError
 from profiler.grid import GridRequest
 from profiler.ledger import Ledger
-from profiler.models.hf_config import architecture_of, read_config
+from profiler.models.hf_config import BUNDLED, find_architecture
 from profiler.models.rank import slice_rank
 from profiler.point import Point
-from profiler.request import ProfileRequest
+from profiler.request import ProfileRequest, check_range
 from profiler.result import make_trace
 from profiler.runner import Runner
-from traces.architecture import Architecture, load_architecture
 from traces.latency import LatencyTrace, Operation
 from traces.store import save_trace
-from traces.strict_json import parse_object
 
-BUNDLED = "tiny-qwen3.5"
-"""A model small enough for any CPU, of Qwen3.5's kind: `profiler/data`."""
 MAX_DRAFT_TOKENS = 15
 """Largest k that the profiler measures."""
 
@@ -66,15 +61,15 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
     most = default.max_draft_tokens if arguments.max_draft_tokens is None else arguments.max_draft_tokens
     budget_s = default.budget_s if arguments.budget_s is None else arguments.budget_s
     num_held_out = default.held_out if arguments.held_out is None else arguments.held_out
-    _check_range("--max-draft-tokens", most, 0, MAX_DRAFT_TOKENS)
-    _check_range("--budget-s", budget_s, 0, 86_400)
-    _check_range("--held-out", num_held_out, 0, 10_000)
-    _check_range("--sweeps", arguments.sweeps, 1, 100)
-    _check_range("--expert-skew", arguments.expert_skew, 0, 4)
-    _check_range("--threads", 1 if arguments.threads is None else arguments.threads, 1, 4096)
-    _check_range("--tp", arguments.tp, 1, 64)
-    _check_range("--ep", arguments.ep, 1, 64)
-    model = _model(arguments.model or BUNDLED)
+    check_range("--max-draft-tokens", most, 0, MAX_DRAFT_TOKENS)
+    check_range("--budget-s", budget_s, 0, 86_400)
+    check_range("--held-out", num_held_out, 0, 10_000)
+    check_range("--sweeps", arguments.sweeps, 1, 100)
+    check_range("--expert-skew", arguments.expert_skew, 0, 4)
+    check_range("--threads", 1 if arguments.threads is None else arguments.threads, 1, 4096)
+    check_range("--tp", arguments.tp, 1, 64)
+    check_range("--ep", arguments.ep, 1, 64)
+    model = find_architecture(arguments.model or BUNDLED)
     is_cuda = arguments.device == "cuda"
     layout = f"-tp{arguments.tp}" + (f"-ep{arguments.ep}" if arguments.ep > 1 else "") if is_cuda else ""
     return ProfileRequest(
@@ -134,23 +129,8 @@ def measure(request: ProfileRequest, output: Path | None) -> tuple[LatencyTrace,
 def _extra(arguments: argparse.Namespace) -> tuple[Point, ...]:
     points = [Point(Operation.WEIGHT_SYNC, 1, 1)]
     if arguments.train_tokens is not None:
-        _check_range("--train-tokens", arguments.train_tokens, 1, 10_000_000)
+        check_range("--train-tokens", arguments.train_tokens, 1, 10_000_000)
         points.append(Point(Operation.TRAIN_STEP, arguments.train_tokens, 1))
     if arguments.tp > 1 and arguments.train_tokens is not None:
         raise UsageError("--train-tokens times whole models, --tp slices them; drop one or the other")
     return tuple(points)
-
-
-def _check_range(flag: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{flag} {value:g} is outside {low:g}..{high:g}; choose a value inside")
-
-
-def _model(name: str) -> Architecture:
-    if name == BUNDLED:
-        return architecture_of(
-            parse_object(files("profiler").joinpath("data", f"{BUNDLED}.json").read_bytes(), name),
-            name,
-            f"bundled {BUNDLED}.json",
-        )
-    return read_config(Path(name)) if name.endswith(".json") else load_architecture(name)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from profiler.errors import UsageError
 from profiler.grid import GridRequest
 from traces.architecture import Architecture
 
@@ -41,3 +42,9 @@ class ProfileRequest:
         content["model"] = self.model.model_dump(mode="json")
         content["grid"]["extra"] = [str(point) for point in self.grid.extra]
         return content
+
+
+def check_range(flag: str, value: float, low: float, high: float) -> None:
+    """Raise UsageError unless the value of an option lies inside its range."""
+    if not low <= value <= high:
+        raise UsageError(f"{flag} {value:g} is outside {low:g}..{high:g}; choose a value inside")

@@ -4,9 +4,9 @@ import datetime
 import importlib.metadata
 import statistics
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from profiler.all_reduce import AllReduce
-from profiler.device import Device
 from profiler.grid import between, leave_one_out, surfaces
 from profiler.ledger import COMPOSED, GRID, HELD_OUT, Ledger, Sample
 from profiler.models.rank import Rank
@@ -24,15 +24,18 @@ from traces.latency import (
     Operation,
 )
 
+if TYPE_CHECKING:
+    from profiler.device import Device
+
 
 def make_trace(
-    request: ProfileRequest, rank: Rank, device: Device, ledger: Ledger, all_reduce: AllReduce | None = None
+    request: ProfileRequest, rank: Rank, device: "Device", ledger: Ledger, all_reduce: AllReduce | None = None
 ) -> LatencyTrace:
     """Return the trace; `all_reduce` is added to the passes of one rank of several."""
     grid = collect(ledger.of(GRID))
     rows = [_row(request, rank, point, grid, all_reduce) for point in sorted(grid.latencies)]
     rows += _host_gaps(request, ledger.of(GRID))
-    versions = {"bebop-rollout": _own_version(), **device.versions}
+    versions = {"bebop-rollout": own_version(), **device.versions}
     return LatencyTrace(
         name=request.name,
         gpu=device.name,
@@ -50,6 +53,25 @@ def make_trace(
             notes=_notes(request, device),
         ),
     )
+
+
+def infeasible_point(point: Point, reason: str) -> InfeasiblePoint:
+    """Return the record of a point that could not be timed."""
+    return InfeasiblePoint(
+        operation=point.operation,
+        batch=point.batch,
+        context_tokens=point.context_tokens,
+        tokens_per_seq=point.tokens_per_seq,
+        reason=reason,
+    )
+
+
+def own_version() -> str:
+    """Return the version of this package."""
+    try:
+        return importlib.metadata.version("bebop-rollout")
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"
 
 
 def _row(
@@ -99,7 +121,7 @@ def _measurement(grid: Collected, ledger: Ledger) -> Measurement:
         num_noisy=sum(spread > NOISY_SPREAD for spread in grid.spreads.values()),
         leave_one_out=leave_one_out(found),
         held_out=between(found, collect(ledger.of(HELD_OUT)).latencies),
-        infeasible=tuple(_infeasible(point, reason) for point, reason in sorted(grid.infeasible.items())),
+        infeasible=tuple(infeasible_point(point, reason) for point, reason in sorted(grid.infeasible.items())),
         composed=tuple(_composed(grid, ledger)),
         sm_clock_hz=_range([reading["sm_clock_hz"] for reading in readings]),
         power_w=_range([reading["power_w"] for reading in readings]),
@@ -122,21 +144,11 @@ def _composed(grid: Collected, ledger: Ledger) -> Iterator[ComposedStep]:
             yield ComposedStep(num_draft_tokens=k, batch=b, context_tokens=c, measured_s=seconds, sum_of_parts_s=total)
 
 
-def _infeasible(point: Point, reason: str) -> InfeasiblePoint:
-    return InfeasiblePoint(
-        operation=point.operation,
-        batch=point.batch,
-        context_tokens=point.context_tokens,
-        tokens_per_seq=point.tokens_per_seq,
-        reason=reason,
-    )
-
-
 def _range(values: list[float]) -> tuple[float, float, float] | None:
     return (min(values), statistics.median(values), max(values)) if values else None
 
 
-def _notes(request: ProfileRequest, device: Device) -> str:
+def _notes(request: ProfileRequest, device: "Device") -> str:
     how = "CUDA graphs replayed between events" if device.torch_device.type == "cuda" else "wall clock, no graphs"
     notes = [
         f"Timed as whole passes ({how}), median over shuffled sweeps.",
@@ -154,10 +166,3 @@ def _notes(request: ProfileRequest, device: Device) -> str:
     if device.telemetry is None:
         notes.append("No host gap: on a CPU the host is the device.")
     return " ".join(notes)
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("bebop-rollout")
-    except importlib.metadata.PackageNotFoundError:
-        return "from source"

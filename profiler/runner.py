@@ -3,8 +3,7 @@
 Every sample goes into the ledger first; what a trace says is computed from the ledger alone (`profiler.result`).
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,16 +23,12 @@ from profiler.ops.bench import Bench
 from profiler.ops.composed import speculative_step
 from profiler.ops.registry import PREPARE, UNGRAPHED
 from profiler.point import Point
-from profiler.progress import Progress
 from profiler.request import ProfileRequest
-from profiler.statistics import NOISY_SPREAD, collect
+from profiler.statistics import collect
+from profiler.sweeps import Sweeps
 from traces.architecture import BYTES_PER_VALUE
 from traces.latency import Operation
 
-EXTRA_SWEEPS = 2
-"""Samples more for a point that is noisy after the planned ones."""
-GRID_SHARE = 0.8
-"""Share of the time budget after which no more samples of the grid are taken; held-out points need the rest."""
 OutOfMemory = (torch.OutOfMemoryError, MemoryError)
 
 
@@ -45,9 +40,12 @@ class Runner:
     rank: Rank
     device: Device
     ledger: Ledger
-    progress: Progress = field(default_factory=Progress)
     _bench: Bench | None = None
-    _started_s: float = field(default_factory=time.monotonic)
+    _sweeps: Sweeps = field(init=False)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self._sweeps = Sweeps(self.ledger, self._sample, request.num_sweeps, request.budget_s, request.seed)
 
     def run(self) -> None:
         """Measure everything that the ledger does not hold yet.
@@ -68,42 +66,16 @@ class Runner:
             self.measure(COMPOSED, self._composed_points(), "composed")
 
     def measure(self, purpose: str, points: Sequence[Point], phase: str) -> None:
-        """Take the samples of these points that are missing, each sweep in its own order; noisy points again."""
-        self._sweeps(purpose, points, range(self.request.num_sweeps), phase)
-        spreads = collect(self.ledger.of(purpose)).spreads
-        noisy = [point for point in points if spreads.get(point, 0.0) > NOISY_SPREAD]
-        again = range(self.request.num_sweeps, self.request.num_sweeps + EXTRA_SWEEPS)
-        self._sweeps(purpose, noisy, again, f"{phase}, noisy")
+        """Take the samples of these points that are missing."""
+        self._sweeps.measure([(purpose, point) for point in points], phase)
 
     def _refine(self) -> None:
-        while not self._is_late(GRID):
+        while not self._sweeps.is_late(GRID):
             found = surfaces(collect(self.ledger.of(GRID)).latencies.items())
             new = [] if is_fine(leave_one_out(found)) else refinement(found, frozenset(self._points(GRID)))
             if not new:
                 return
             self.measure(GRID, new, "refinement")
-
-    def _sweeps(self, purpose: str, points: Sequence[Point], sweeps: Iterable[int], phase: str) -> None:
-        todo, infeasible = self.ledger.missing(purpose, points, sweeps, self.request.seed)
-        self.progress.begin(phase, len(todo))
-        for index, (point, sweep) in enumerate(todo):
-            is_first = purpose == GRID and sweep == 0
-            if not is_first and self._is_late(purpose):
-                self.progress.say(
-                    f"the time budget of {self.request.budget_s:g} s leaves {len(todo) - index} samples out"
-                )
-                return
-            if point not in infeasible:
-                sample = self._sample(purpose, point, sweep)
-                self.ledger.add(sample)
-                if sample.latency_s is None:
-                    infeasible.add(point)
-            self.progress.advance()
-
-    def _is_late(self, purpose: str) -> bool:
-        """Return whether the time for samples of this purpose is over; the first sweep of the grid is always taken."""
-        share = GRID_SHARE if purpose == GRID else 1.0
-        return time.monotonic() - self._started_s >= share * self.request.budget_s
 
     def _sample(self, purpose: str, point: Point, sweep: int) -> Sample:
         needed = self._bytes_needed(point)

@@ -3,20 +3,31 @@
 Read as data: nothing in the file is executed, `trust_remote_code` does not exist here. Does not know weights.
 """
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from profiler.errors import UnsupportedModelError
-from traces.architecture import Architecture, MlaShape
+from traces.architecture import Architecture, MlaShape, load_architecture
 from traces.errors import TraceFormatError
 from traces.strict_json import parse_object
 
+BUNDLED = "tiny-qwen3.5"
+"""A model small enough for any CPU, of Qwen3.5's kind: `profiler/data`."""
 MAX_CONFIG_BYTES = 1_000_000
 GATED_FAMILIES = ("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text")
 FAMILIES = (*GATED_FAMILIES, "llama", "mimo", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 """`model_type`s whose layers `profiler.models` builds."""
+
+
+def find_architecture(name: str) -> Architecture:
+    """Return what a name of the table, BUNDLED, or the path of a config.json stands for; errors as theirs."""
+    if name == BUNDLED:
+        content = files("profiler").joinpath("data", f"{BUNDLED}.json").read_bytes()
+        return architecture_of(parse_object(content, name), name, f"bundled {BUNDLED}.json")
+    return read_config(Path(name)) if name.endswith(".json") else load_architecture(name)
 
 
 def read_config(path: Path) -> Architecture:
