@@ -3,11 +3,11 @@
     python benchmarks/engine_check.py [--rounds N] [--model CONFIG] [--json]
 
 A tiny model of Qwen3.5's kind is profiled as `bebop profile` does it, whole steps with no draft accepted and with
-all of them. From that trace alone the simulator's replica predicts how long 32 requests of heavy-tailed lengths take on 4 and
-on 8 slots, plain and at acceptances in between that were never profiled; then llama.cpp generates them, its drafts
-accepted with those probabilities. Samples of the profile and rollouts are taken in turns, in shuffled order, so that a
-machine that others use too is as slow for the one as for the other; medians over the rounds. The engine is pinned to
-one core with real-time priority where the system allows that; else the time it had that core stands for wall time.
+all of them. From that trace alone the simulator's replica predicts how long 32 requests of heavy-tailed lengths take
+on 4 and on 8 slots, plain and at acceptances in between that were never profiled; then llama.cpp generates them, its
+drafts accepted with those probabilities. Samples of the profile and rollouts are taken in turns, in shuffled order, so
+that a machine that others use too is as slow for the one as for the other; medians over the rounds. The engine is
+pinned to one core, with real-time priority where the system allows that; the time for which it had the core counts.
 Exit code 1: an error beyond the target, 5 % median and 12 % worst. `--json` prints one line.
 """
 
@@ -27,6 +27,7 @@ from profiler.cpu import cores
 from profiler.grid import GridRequest
 from profiler.ledger import Ledger
 from profiler.models.hf_config import BUNDLED, find_architecture
+from profiler.point import Point
 from profiler.progress import Progress
 from profiler.request import ProfileRequest
 from profiler.sources.llamacpp.profile import EngineProfile, settings_of, this_machine
@@ -50,7 +51,7 @@ BATCHES = {4: (1, 2, 3, 4), 8: (1, 2, 3, 4, 6, 8)}
 """Slots, and the batches that are profiled on them."""
 CONTEXTS = (64, 192, 448)
 ACCEPTANCES: tuple[tuple[float, ...], ...] = ((), (0.95, 0.9, 0.8), (0.7, 0.4), (0.3,))
-"""P(first j drafts accepted); k is their number. Where a model fits a CPU's cache, speculation loses: so is predicted."""
+"""P(first j drafts accepted); k is their number. Where a model fits a CPU's cache, speculation loses."""
 ROLLOUTS_PER_ROUND = 4
 NUM_DRAWS = 40
 """Draws of the accepted tokens that a prediction is the mean of."""
@@ -140,7 +141,7 @@ def take_turns(setups: list[Setup], lengths: list[int], num_rounds: int) -> None
             progress.advance()
 
 
-def _sampling(setup: Setup, purpose: str, point: object, number: int) -> Callable[[], None]:
+def _sampling(setup: Setup, purpose: str, point: Point, number: int) -> Callable[[], None]:
     return lambda: setup.profile.ledger.samples.append(setup.profile.take(purpose, point, number))
 
 

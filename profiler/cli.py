@@ -81,6 +81,10 @@ def _ask_engine(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 def _measure_engine(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Time a model in llama.cpp."""
     _check_output(arguments.output)
+    if arguments.device is not None:
+        raise UsageError(
+            f"--device {arguments.device} times torch's kernels, --source llamacpp an engine; drop one of them"
+        )
     try:
         from profiler.sources.llamacpp.profile import measure_engine, request_of
     except ModuleNotFoundError as error:

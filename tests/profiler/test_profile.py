@@ -214,7 +214,7 @@ def test_profile_then_simulate(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
     options = ["--batches", "1,16", "--contexts", "64,1024", "--sweeps", "1", "--held-out", "4", "--budget-s", "300"]
-    assert bebop(["profile", *options, "--threads", "1", "-o", "tiny-qwen3.5.json", "--json"]) == 0
+    assert bebop(["profile", "--device", "cpu", *options, "--threads", "1", "-o", "tiny-qwen3.5.json", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["held_out"]["num_points"] == 4
     assert load_trace(Path("tiny-qwen3.5.json"), LatencyTrace).content_hash() == answer["sha256"]
@@ -239,7 +239,7 @@ def test_profile_then_simulate(
 )
 def test_a_mistake_is_one_line(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        code = bebop(["profile", *options])
+        code = bebop(["profile", "--device", "cpu", *options])
     except SystemExit as end:
         code = end.code
     assert code == 2

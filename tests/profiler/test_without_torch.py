@@ -5,7 +5,9 @@ import sys
 
 
 def test_torch_is_named_with_its_extra() -> None:
-    probe = "import sys; sys.modules['torch'] = None; import bebop; sys.exit(bebop.main(['profile']))"
+    probe = (
+        "import sys; sys.modules['torch'] = None; import bebop; sys.exit(bebop.main(['profile', '--device', 'cpu']))"
+    )
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 5
     assert result.stderr == "bebop: torch is not installed; run `pip install '.[torch]'` in the checkout\n"

@@ -26,7 +26,7 @@ from profiler.request import ProfileRequest, check_range
 from profiler.sources.llamacpp.session import EngineSettings
 from profiler.sources.llamacpp.steps import LEAD_STEPS, NUM_STEPS, StepShape, StepTime, time_prefill, time_step
 from profiler.sources.llamacpp.trace import ACCEPTED, DROPPED, PLAIN, Machine, compose_trace
-from profiler.sources.llamacpp.weights_file import WeightsRequest, weights_file
+from profiler.sources.llamacpp.weights_file import WeightsRequest, check_shape, weights_file
 from profiler.sources.llamacpp.worker import Engine, EngineWorker
 from profiler.statistics import collect
 from profiler.sweeps import Item, Sweeps
@@ -40,8 +40,8 @@ MAX_BATCH = 256
 """llama.cpp holds at most so many sequences (LLAMA_MAX_SEQ)."""
 MEMORY_SHARE = 0.5
 """Share of a machine's memory that weights and caches may take; the rest is other people's. An assumption."""
-MAX_FAILURES = 3
-"""An engine that fails so often, and has never answered, is given up."""
+MAX_FAILURES = 5
+"""An engine that fails so often without an answer in between is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,8 @@ def settings_of(profile: ProfileRequest) -> EngineSettings:
         DeviceError: It needs more memory than there is.
     """
     grid, model = profile.grid, profile.model
+    weights = WeightsRequest(model, profile.precision, profile.seed)
+    check_shape(weights)
     num_slots, most = max(grid.batches), grid.max_draft_tokens
     longest = (most + 1) * (NUM_STEPS + LEAD_STEPS + 1) + most + 1
     slot_tokens = -(-(max(*grid.contexts_tokens, *grid.prefill_tokens) + longest) // 256) * 256
@@ -161,8 +163,7 @@ def settings_of(profile: ProfileRequest) -> EngineSettings:
             f"{model.name}: {num_slots} slots of {slot_tokens} tokens need {needed / 1e9:.1f} GB, of which "
             f"{usable / 1e9:.1f} GB may be used; lower --batches or --contexts, or choose a smaller model"
         )
-    weights = weights_file(WeightsRequest(model, profile.precision, profile.seed))
-    return EngineSettings(str(weights), num_slots, slot_tokens, num_threads=profile.num_threads or 1)
+    return EngineSettings(str(weights_file(weights)), num_slots, slot_tokens, num_threads=profile.num_threads or 1)
 
 
 @dataclass(slots=True)
@@ -186,7 +187,7 @@ class EngineProfile:
         """Measure everything that the ledger does not hold yet.
 
         Raises:
-            DeviceError: The engine fails on everything.
+            DeviceError: The engine fails again and again.
         """
         known = {(sample.purpose, sample.point) for sample in self.ledger.samples}
         # What checks the rows is taken among them: on a busy machine minutes differ more than points do.
@@ -232,15 +233,16 @@ class EngineProfile:
         """Return one sample, or why there is none.
 
         Raises:
-            DeviceError: The engine has failed some times and never answered.
+            DeviceError: The engine has failed MAX_FAILURES times in a row.
         """
         try:
             timed = self._timed(purpose, point, sweep)
         except DeviceError as error:
             self._num_failures += 1
-            if self._num_failures >= MAX_FAILURES and not any(s.latency_s for s in self.ledger.samples):
+            if self._num_failures >= MAX_FAILURES:
                 raise
             return Sample(purpose, point, sweep, None, str(error)[:300])
+        self._num_failures = 0
         return Sample(purpose, point, sweep, timed.latency_s, None, timed.num_repeats)
 
     def _timed(self, purpose: str, point: Point, sweep: int) -> StepTime:

@@ -23,6 +23,8 @@ LEAD_STEPS = 4
 """Steps that both responses have before, while sequences begin one after the other."""
 NUM_ARRANGEMENTS = 3
 """Of busy slots, from few runs of neighbours to many."""
+REQUEST_TOKENS = 32
+"""Response of the requests whose prompts are timed."""
 MIN_TIMED_S = 0.03
 """A sample repeats its timings until this much was timed."""
 MAX_REPEATS = 8
@@ -79,7 +81,10 @@ def time_step(engine: Engine, settings: EngineSettings, shape: StepShape, vocab_
 
 
 def time_prefill(engine: Engine, settings: EngineSettings, num_tokens: int, vocab_size: int, seed: int) -> StepTime:
-    """Return the time from the start of a prompt to its first token, alone in the engine.
+    """Return what a request takes beyond its decode steps, alone in the engine.
+
+    Its prompt, and the server's work on request and answer, which at small models is as long: from call to answer, less
+    the time from first to last token of `REQUEST_TOKENS`.
 
     Raises:
         DeviceError: The engine dies or refuses.
@@ -88,8 +93,10 @@ def time_prefill(engine: Engine, settings: EngineSettings, num_tokens: int, voca
     words = random.Random(f"{seed} prefill {num_tokens}")
     seconds: list[float] = []
     while not seconds or (sum(seconds) < MIN_TIMED_S and len(seconds) < MAX_REPEATS):
-        batch = engine.complete(settings, [Call(_prompt(words, num_tokens, vocab_size), 1)])
-        seconds.append(batch.answers[0].prefill_s * batch.on_core_share(settings.num_threads))
+        call = Call(_prompt(words, num_tokens, vocab_size), REQUEST_TOKENS, seed=words.randrange(1 << 31))
+        batch = engine.complete(settings, [call])
+        own = batch.on_core_share(settings.num_threads)
+        seconds.append(own * (batch.wall_s - batch.answers[0].decode_s))
     return StepTime(statistics.median(seconds), len(seconds))
 
 

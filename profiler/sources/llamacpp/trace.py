@@ -108,6 +108,8 @@ def _rows(request: ProfileRequest, steps: WholeSteps, accepted_share: float) -> 
             if most > 1:
                 yield _row(Point(Operation.DRAFT, 1, batch, context), later.rows[batch][context])
     for point in steps.points(Operation.VERIFY):
+        if not first.covers(point.batch, point.context_tokens):
+            continue  # its drafts are among the infeasible points
         drafting_s = _drafting_s(point, first, later)
         whole_s = steps.step_s(point, accepted_share)
         spread = max(_spread(point, steps.grid) or 0.0, _spread(point, steps.accepted) or 0.0)
@@ -204,7 +206,8 @@ def _notes(request: ProfileRequest, steps: WholeSteps, accepted_share: float) ->
             "pass over its k further tokens included.",
             f"Holds where {accepted_share:.0%} of the drafts are accepted: from none to all of them a step takes "
             f"{statistics.median(ratios):+.1%} (median).",
-            "Prefill fills the MTP layer's cache too; in an engine without drafts it takes "
+            "Prefill is all that a request takes beyond its decode steps, the server's work on request and answer "
+            "included, and fills the MTP layer's cache too; in an engine without drafts it takes "
             f"{statistics.median(prompts):+.1%}.",
         ]
     if request.model.num_mtp_layers == 0:
