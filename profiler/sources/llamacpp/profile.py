@@ -192,6 +192,9 @@ class EngineProfile:
         known = {(sample.purpose, sample.point) for sample in self.ledger.samples}
         # What checks the rows is taken among them: on a busy machine minutes differ more than points do.
         self.sweeps.measure(sorted({*self.grid_items(), *self._checks(), *known}), "grid")
+        if not any(point.operation is Operation.DECODE for point in collect(self.ledger.of(GRID)).latencies):
+            reasons = (sample.reason for sample in self.ledger.samples if sample.reason is not None)
+            raise DeviceError(f"no plain step could be measured: {next(reasons, 'no samples')}"[:400])
         while not self.sweeps.is_late(GRID):
             found = surfaces(collect(self.ledger.of(GRID)).latencies.items())
             new = [] if is_fine(leave_one_out(found)) else refinement(found, frozenset(self._points(GRID)))

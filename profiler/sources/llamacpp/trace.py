@@ -16,13 +16,13 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from profiler.grid import leave_one_out, surfaces
+from profiler.grid import between, leave_one_out, surfaces
 from profiler.ledger import COMPOSED, GRID, HELD_OUT, Ledger
 from profiler.point import Point
 from profiler.request import ProfileRequest
 from profiler.result import infeasible_point, own_version
 from profiler.statistics import NOISY_SPREAD, Collected, collect
-from profiler.surface import Surface, summary
+from profiler.surface import Surface
 from traces.base import Provenance
 from traces.latency import MIN_LATENCY_S, ComposedStep, LatencyRow, LatencyTrace, Measurement, Operation
 
@@ -127,13 +127,14 @@ def _drafts(request: ProfileRequest, steps: WholeSteps, accepted_share: float) -
         one_s, all_s = steps.dropped.latencies[one], steps.dropped.latencies[all_k]
         first_s = max(one_s - steps.grid.latencies[point], MIN_LATENCY_S)
         later_s = max((all_s - one_s) / max(most - 1, 1), MIN_LATENCY_S)
-        limit_s = MAX_DRAFT_SHARE * min(
-            steps.step_s(whole, accepted_share) / (first_s + (whole.tokens_per_seq - 2) * later_s)
+        room = [
+            MAX_DRAFT_SHARE * steps.step_s(whole, accepted_share) / (first_s + (whole.tokens_per_seq - 2) * later_s)
             for whole in steps.points(Operation.VERIFY)
             if (whole.batch, whole.context_tokens) == (batch, context)
-        )
-        first.add(batch, context, max(min(limit_s, 1.0) * first_s, MIN_LATENCY_S))
-        later.add(batch, context, max(min(limit_s, 1.0) * later_s, MIN_LATENCY_S))
+        ]
+        factor = min(room, default=1.0)
+        first.add(batch, context, max(min(factor, 1.0) * first_s, MIN_LATENCY_S))
+        later.add(batch, context, max(min(factor, 1.0) * later_s, MIN_LATENCY_S))
     return first, later
 
 
@@ -161,18 +162,13 @@ def _spread(point: Point, samples: Collected) -> float | None:
 def _measurement(steps: WholeSteps, ledger: Ledger, accepted_share: float) -> Measurement:
     found = surfaces(steps.grid.latencies.items())
     parts = (steps.grid, steps.accepted, steps.dropped)
-    errors = [
-        found[point.operation, point.tokens_per_seq].predict(point.batch, point.context_tokens) / seconds - 1
-        for point, seconds in collect(ledger.of(HELD_OUT)).latencies.items()
-        if found[point.operation, point.tokens_per_seq].covers(point.batch, point.context_tokens)
-    ]
     return Measurement(
         num_sweeps=min(count for part in parts for count in part.counts.values()),
         num_samples=sum(sample.latency_s is not None for sample in ledger.samples),
         noisy_spread=NOISY_SPREAD,
         num_noisy=sum(spread > NOISY_SPREAD for part in parts for spread in part.spreads.values()),
         leave_one_out=leave_one_out(found),
-        held_out=summary(errors),
+        held_out=between(found, collect(ledger.of(HELD_OUT)).latencies),
         infeasible=tuple(infeasible_point(point, reason) for point, reason in sorted(steps.grid.infeasible.items())),
         composed=tuple(
             ComposedStep(
@@ -195,11 +191,8 @@ def _notes(request: ProfileRequest, steps: WholeSteps, accepted_share: float) ->
         "A batch below the number of slots is the mean over typical arrangements of busy and idle slots.",
     ]
     most = request.grid.max_draft_tokens
-    if most:
-        ratios = [steps.accepted.latencies[p] / steps.grid.latencies[p] - 1 for p in steps.accepted.latencies]
-        prompts = [
-            steps.plain_prefill.latencies[p] / steps.grid.latencies[p] - 1 for p in steps.plain_prefill.latencies
-        ]
+    ratios, prompts = (_changes(part, steps.grid) for part in (steps.accepted, steps.plain_prefill))
+    if ratios and prompts:
         notes += [
             "Drafts are differences: pass 0 is a step that makes one draft and drops it, minus a plain step; a later "
             f"pass is the mean of drafts 2 to {most}, likewise; verify is the rest of the whole step, the MTP layer's "
@@ -213,3 +206,8 @@ def _notes(request: ProfileRequest, steps: WholeSteps, accepted_share: float) ->
     if request.model.num_mtp_layers == 0:
         notes.append("The MTP layer is hypothetical: none was released with the model.")
     return " ".join(notes)
+
+
+def _changes(part: Collected, grid: Collected) -> list[float]:
+    """Return how much longer the points of a part take than those of the grid, relatively."""
+    return [seconds / grid.latencies[p] - 1 for p, seconds in part.latencies.items() if p in grid.latencies]

@@ -183,6 +183,7 @@ def test_profile_the_real_engine_then_simulate(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--batches", "1,8", "--contexts", "64,512", "--prefills", "16", "--sweeps", "1", "--held-out", "1"]
+    options += ["--max-draft-tokens", "2"]
     assert bebop(["profile", *options, "-o", "tiny-qwen3.5.json", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     trace = load_trace(Path("tiny-qwen3.5.json"), LatencyTrace)
@@ -192,10 +193,11 @@ def test_profile_the_real_engine_then_simulate(
     ledger = Ledger.open(samples, json.loads(samples.read_text().splitlines()[0])["request"])
     assert {sample.purpose for sample in ledger.samples} >= {GRID, ACCEPTED, COMPOSED}
     steps = WholeSteps.of(ledger)
-    table, _ = TraceLatency(trace).step_table(Need("mtp", 3, 8, 512, 4096.0))
+    table, _ = TraceLatency(trace).step_table(Need("mtp", 2, 8, 512, 4096.0))
     for point in steps.points(Operation.VERIFY):
-        if point.tokens_per_seq == 4:
+        if point.tokens_per_seq == 3:
             composed_s = table.step_s[point.batch][list(table.knots).index(point.context_tokens)]
             assert composed_s == pytest.approx(steps.step_s(point, 0.5), rel=1e-9)
-    assert bebop(["simulate", str(ROOT / "docs" / "tiny.toml"), "--json"]) == 0
+    scenario = [str(ROOT / "docs" / "tiny.toml"), "--set", "arms.mtp.k=2"]
+    assert bebop(["simulate", *scenario, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["arms"]
