@@ -219,7 +219,6 @@ def _no_steps(where: str, tally: Tally) -> TraceFormatError:
 
 def _name(path: Path) -> str:
     """Return the file's name as a trace may bear it."""
-    stem = path.name.removesuffix(".gz")
-    stem = stem.rpartition(".")[0] or stem
+    stem = re.sub(r"(?:\.(?:gz|log|out|txt|jsonl?|prom|metrics))+$", "", path.name)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:200]
     return name or "run"

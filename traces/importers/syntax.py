@@ -28,7 +28,6 @@ _NAMED = re.compile(r"(?<![\w/])(perf|rollout|step|eval|passrate|Global step) (\
 _TIME = re.compile(r"\[(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _STEP_KEYS = (
     "step",
-    "_step",
     "global_step",
     "training/global_step",
     "trainer/global_step",
@@ -36,7 +35,9 @@ _STEP_KEYS = (
     "train/step",
     "train/global_step",
     "system/step",
+    "_step",
 )
+"""Where an object names its step; that of W&B comes last, for it may count calls of `log`."""
 _DATA_KEYS = ("data", "metrics", "log", "logs")
 _TIME_KEYS = ("_timestamp", "timestamp", "time", "ts")
 
@@ -101,19 +102,23 @@ def json_line(piece: Piece, tally: Tally) -> tuple[Record | None, dict[str, Any]
 def json_record(content: dict[str, Any], where: str, tally: Tally) -> Record | None:
     """Return the record of one JSON object, None when it names no step."""
     inner = next((content[key] for key in _DATA_KEYS if isinstance(content.get(key), dict)), content)
-    step = next(
-        (step for source in (content, inner) for key in _STEP_KEYS if (step := _step(source, key)) is not None), None
+    names = [content["step_key"]] if isinstance(content.get("step_key"), str) else []
+    name, step = next(
+        (
+            (name, step)
+            for source in (content, inner)
+            for name in (*names, *_STEP_KEYS)
+            if (step := _step(source, name)) is not None
+        ),
+        (None, None),
     )
-    named = content.get("step_key")
-    if isinstance(named, str) and (other := _step(content, named)) is not None:
-        step = other
     if step is None:
         return None
     numbers: dict[str, float] = {}
     for key, value in _flat(inner, "", 0):
         if inner is not content or key not in ("step", "_step", *_TIME_KEYS):
             put(numbers, key, value, tally)
-    part = named if isinstance(named, str) else "json"
+    part = names[0] if names else "train/step" if name == "train/step" else "json"
     if is_orchestrator(numbers):
         part, numbers = "orchestrator", orchestrator_keys(numbers)
     times = (content.get(key) for key in _TIME_KEYS)

@@ -18,7 +18,7 @@ from traces.importers.tally import Tally, printable
 
 MAX_LINE_CHARS = 2_000_000
 """Longest line: a validation line of verl with 3000 keys has 200 thousand."""
-MAX_TEXT_BYTES = 16_000_000_000
+MAX_TEXT_CHARS = 16_000_000_000
 """Longest text, unpacked: ends what a small compressed file can cost."""
 MAX_DOCUMENT_BYTES = 64_000_000
 """Longest JSON file that is one document: a `trainer_state.json` of 200 thousand steps has 60 MB."""
@@ -98,7 +98,7 @@ def pieces(path: Path, tally: Tally) -> Iterator[Piece]:
 
     Raises:
         TraceError: The file cannot be read.
-        TraceFormatError: Binary, or longer than `MAX_TEXT_BYTES`.
+        TraceFormatError: Binary, or longer than `MAX_TEXT_CHARS`.
     """
     encoding = encoding_of(head(path), path)
     name = printable(path.name)
@@ -160,8 +160,8 @@ def _lines(path: Path, file: io.TextIOWrapper, tally: Tally) -> Iterator[str | N
 
 
 def _check_length(path: Path, num_chars: int) -> None:
-    if num_chars > MAX_TEXT_BYTES:
-        raise TraceFormatError(f"{path}: more than {MAX_TEXT_BYTES} characters of text; cut the log")
+    if num_chars > MAX_TEXT_CHARS:
+        raise TraceFormatError(f"{path}: more than {MAX_TEXT_CHARS} characters of text; cut the log")
 
 
 def _broken_gzip(path: Path, error: Exception) -> TraceFormatError:

@@ -119,3 +119,16 @@ def test_optimizer_steps_are_brought_to_their_rollout(tmp_path: Path) -> None:
     assert [step.entropy_nats for step in run.steps] == pytest.approx([0.15, 0.35, 0.55])
     assert run.account is not None
     assert "2 optimizer steps per rollout" in run.account.ignored
+
+
+def test_rows_of_a_tracker_are_joined_on_the_steps_they_name(tmp_path: Path) -> None:
+    # W&B counts every call in `_step`, so that it differs between the two rows of one rollout.
+    rows = [
+        {"_step": 10, "rollout/step": 0, "perf/rollout_time": 500.0, "rollout/response_len/mean": 900.0},
+        {"_step": 11, "train/step": 0, "train/entropy_loss": 0.4},
+        {"_step": 12, "train/step": 1, "train/entropy_loss": 0.6},
+        {"_step": 13, "rollout/step": 0, "perf/train_wait_time": 510.0, "perf/train_time": 90.0},
+    ]
+    (step,) = read_text(tmp_path, "\n".join(map(json.dumps, rows))).steps
+    assert (step.step, step.generation_s, step.generation_wait_s) == (0, 500.0, 510.0)
+    assert step.entropy_nats == pytest.approx(0.5)
