@@ -60,6 +60,29 @@ def test_steps_of_a_real_console_import_and_the_one_that_was_cut_says_so() -> No
         assert sum(part or 0.0 for part in parts) == pytest.approx(step.step_s, rel=0.02)
 
 
+FIRST_STEPS = {
+    "areal": (["areal.log"], 1, {"generation_wait_s": 40.0, "train_s": 30.5, "response_tokens_mean": 1000.25}),
+    "skyrl": (["skyrl.log"], 1, {"step_s": 131.5, "generation_s": 80.125, "observation_tokens_mean": 199.25}),
+    "prime_rl": (
+        ["prime-orchestrator.jsonl", "prime-trainer.jsonl"],
+        1,
+        {"step_s": 61.0, "generation_wait_s": 20.5, "staleness_max_versions": 4.0, "num_sequences": 128},
+    ),
+    "roll": (["roll.log"], 0, {"step_s": 91.0, "generation_s": 50.0, "log_prob_s": 6.0, "entropy_nats": 0.3}),
+}
+
+
+@pytest.mark.parametrize("framework", FIRST_STEPS)
+def test_what_a_frameworks_own_logger_wrote_is_read_back(framework: str) -> None:
+    names, number, expected = FIRST_STEPS[framework]
+    run = read_log([REAL / name for name in names])
+    first = run.steps[0]
+    assert (run.framework, len(run.steps), first.step) == (framework, 3, number)
+    assert {name: getattr(first, name) for name in expected} == expected
+    assert run.account is not None
+    assert run.account.num_dropped == 0
+
+
 def damaged(folder: Path, content: bytes) -> MeasuredRun:
     path = folder / "events.out.tfevents.7"
     path.write_bytes(content)
