@@ -40,7 +40,7 @@ class Readings:
         steps.add(Record(tally.num_step_lines, numbers, where, part="reading"))
 
 
-def metrics_reading(text: bytes, where: str) -> tuple[str, dict[str, float]] | None:
+def metrics_reading(text: bytes, where: str, tally: Tally) -> tuple[str, dict[str, float]] | None:
     """Return the engine whose `/metrics` this is and its numbers; None where no known metric is in it.
 
     Counters are summed over engines and ranks, gauges averaged. Raises TraceFormatError for what is no Prometheus text.
@@ -49,13 +49,12 @@ def metrics_reading(text: bytes, where: str) -> tuple[str, dict[str, float]] | N
     names = {sample.name for sample in metrics.samples}
     for prefix, engine in PREFIXES.items():
         if any(name.startswith(prefix) for name in names):
-            return engine, _numbers(metrics, prefix)
+            return engine, _numbers(metrics, prefix, tally)
     return None
 
 
-def _numbers(metrics: MetricsText, prefix: str) -> dict[str, float]:
+def _numbers(metrics: MetricsText, prefix: str, tally: Tally) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    tally = Tally()
     for name in COUNTERS:
         value = metrics.total(f"{prefix}spec_decode_{name}_total", f"{prefix}spec_decode_{name}")
         if value is not None:

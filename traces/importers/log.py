@@ -16,7 +16,7 @@ from traces.errors import TraceError, TraceFormatError
 from traces.importers.formats import ENGINES, FRAMEWORKS, TRAINERS
 from traces.importers.reading import Reading, read_file
 from traces.importers.rules import Context, Draft, Framework, drafts_of, measured_step, setup_of, votes
-from traces.importers.tally import Tally, printable
+from traces.importers.tally import MAX_SENTENCES, Tally, printable
 from traces.measured import ImportAccount, MeasuredRun, MeasuredStep, Quality, Setup
 
 MAX_FILES = 1000
@@ -195,7 +195,7 @@ def _account(steps: Iterable[MeasuredStep], context: Context) -> ImportAccount:
         understood=dict(sorted(context.understood.items())),
         missing=tuple(name for name in _CANONICAL if name not in has),
         ignored=tally.ignored_sentences(),
-        dropped=tuple(tally.dropped),
+        dropped=tuple(tally.dropped[:MAX_SENTENCES]),
         num_dropped=tally.num_dropped,
     )
 

@@ -75,7 +75,7 @@ def _read_metrics(path: Path, reading: Reading) -> bool:
     content = document(path)
     if content is None:
         return False
-    found = metrics_reading(content, str(path))
+    found = metrics_reading(content, str(path), reading.tally)
     if found is None:
         raise TraceFormatError(f"{path}: metrics of no known engine; those of vLLM, SGLang and llama.cpp are read")
     reading.tally.num_lines += content.count(b"\n")
@@ -136,7 +136,7 @@ def _read_object(piece: Piece, reading: Reading) -> Record | None:
 
 def _take_object(record: Record | None, content: dict[str, Any], where: str, reading: Reading) -> Record | None:
     """Keep what the first object says of the run beside its numbers, and tell those that name no step."""
-    numbers = vllm.bench_numbers(content) if record is None else None
+    numbers = vllm.bench_numbers(content, reading.tally) if record is None else None
     if numbers is not None:
         _add_engine("sglang" if sglang.is_bench(content) else "vllm", numbers, where, reading)
     elif record is None:

@@ -4,6 +4,7 @@ Keys from its `v1/spec_decode/metrics.py`, `v1/metrics/loggers.py`, `benchmarks/
 steps; the length counts the bonus token; rates by position are unconditional; the bench prints its rate in percent.
 """
 
+import math
 import re
 from typing import Any
 
@@ -55,20 +56,26 @@ def line_numbers(text: str) -> dict[str, float] | None:
     return numbers or None
 
 
-def bench_numbers(content: dict[str, Any]) -> dict[str, float] | None:
+def bench_numbers(content: dict[str, Any], tally: Tally) -> dict[str, float] | None:
     """Return the numbers of a result of `vllm bench serve`; None for any other object."""
     if sum(key in content for key in BENCH_KEYS) < 2:
         return None
     numbers: dict[str, float] = {}
-    tally = Tally()
     for key, value in content.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-            put(numbers, key, float(value), tally)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            put(numbers, key, _float(value), tally)
     rates = content.get("spec_decode_per_position_acceptance_rates")
     for position, rate in enumerate(rates if isinstance(rates, list) else ()):
-        if isinstance(rate, int | float) and abs(rate) < 1e300:
-            put(numbers, f"spec_decode_per_position_acceptance_rates/{position}", float(rate), tally)
+        if isinstance(rate, int | float):
+            put(numbers, f"spec_decode_per_position_acceptance_rates/{position}", _float(rate), tally)
     return numbers
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def derive(drafts: list[Draft], context: Context) -> None:

@@ -158,3 +158,17 @@ def test_lines_of_two_engines_are_not_one_log(tmp_path: Path) -> None:
 def test_metrics_of_an_unknown_server_say_so(tmp_path: Path) -> None:
     with pytest.raises(TraceFormatError, match="metrics of no known engine"):
         read_text(tmp_path, "# HELP python_info x\npython_info 1.0\n")
+
+
+def test_what_an_engine_answers_that_is_no_number_is_counted(tmp_path: Path) -> None:
+    result = {"total_output_tokens": 23, "output_throughput": 4.5, "mean_tpot_ms": float("nan"), "big": 10**400}
+    for text in (json.dumps(result), "sglang:spec_accept_rate NaN\nsglang:spec_accept_length 2.5\n"):
+        run = read_text(tmp_path, text)
+        assert run.account is not None
+        assert "NaN or infinite; once" in run.account.ignored.values()
+
+
+def test_a_thousand_sentences_are_kept_and_all_dropped_lines_are_counted(tmp_path: Path) -> None:
+    run = read_text(tmp_path, (verl_line(1) + "\n") * 1500)
+    assert run.account is not None
+    assert (len(run.account.dropped), run.account.num_dropped) == (1000, 1499)
