@@ -63,6 +63,7 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> EngineProf
         TraceFormatError: A name that nobody knows.
     """
     foreign = {
+        "--url": arguments.url,
         "--gpu": arguments.gpu,
         "--all": arguments.all,
         "--train-tokens": arguments.train_tokens,
@@ -71,7 +72,9 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> EngineProf
     }
     for flag, value in foreign.items():
         if value:
-            raise UsageError(f"{flag}: llama.cpp on a CPU has no use for it; drop it, or choose another --source")
+            raise UsageError(
+                f"{flag}: llama.cpp in our own process has no use for it; drop it, or take another --source"
+            )
     most = 3 if arguments.max_draft_tokens is None else arguments.max_draft_tokens
     budget_s = 120.0 if arguments.budget_s is None else arguments.budget_s
     num_held_out = 8 if arguments.held_out is None else arguments.held_out

@@ -162,13 +162,18 @@ def _spread(point: Point, samples: Collected) -> float | None:
 def _measurement(steps: WholeSteps, ledger: Ledger, accepted_share: float) -> Measurement:
     found = surfaces(steps.grid.latencies.items())
     parts = (steps.grid, steps.accepted, steps.dropped)
+    apart = {
+        point: seconds
+        for point, seconds in collect(ledger.of(HELD_OUT)).latencies.items()
+        if (point.operation, point.tokens_per_seq) in found
+    }
     return Measurement(
         num_sweeps=min(count for part in parts for count in part.counts.values()),
         num_samples=sum(sample.latency_s is not None for sample in ledger.samples),
         noisy_spread=NOISY_SPREAD,
         num_noisy=sum(spread > NOISY_SPREAD for part in parts for spread in part.spreads.values()),
         leave_one_out=leave_one_out(found),
-        held_out=between(found, collect(ledger.of(HELD_OUT)).latencies),
+        held_out=between(found, apart),
         infeasible=tuple(infeasible_point(point, reason) for point, reason in sorted(steps.grid.infeasible.items())),
         composed=tuple(
             ComposedStep(
