@@ -4,7 +4,6 @@ Changed are the trainer's lines, the engine's efficiency and host gap, the tail 
 seconds of a weight sync. Does not know files, nor how results are shown.
 """
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from simulator.calibration.engine import REPLAY_SD, EngineFit, fit_engine
 from simulator.calibration.lengths import LengthFit, fit_lengths
+from simulator.calibration.match import Match, match_step
 from simulator.calibration.overlapped import fit_overlapped
-from simulator.calibration.plain_run import plain_run
-from simulator.calibration.speculation import AS_LOGGED, arm_name, logged_arm
+from simulator.calibration.speculation import arm_name, logged_arm, with_logged_arm
 from simulator.calibration.toml import to_toml
 from simulator.calibration.trainer import TrainerFit, constant_value, fit_trainer
 from simulator.calibration.values import INTERVAL, Value, from_fit
@@ -38,18 +37,6 @@ _BATCH_TOLERANCE: Final = 0.25
 """Share by which responses per step may differ from the scenario's, e.g. because a filter took some out."""
 _TOGETHER: Final = 0.7
 """Correlation of two errors above which it is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The calibrated scenario's step beside the logged one."""
-
-    predicted_s: float
-    low_s: float
-    high_s: float
-    logged_s: float
-    """Mean of the steps that the scenario runs."""
-    num_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +100,7 @@ def calibrate(run: MeasuredRun, content: dict[str, Any], name: str, source: str)
         if overlapped.is_told:
             _set(new, "engine.efficiency", _round(overlapped.value), source, overlapped)
     calibrated = parse_content(new, name)
-    match = _match(calibrated, logged, steady, engine, trainer, values)
+    match = match_step(calibrated, logged, steady, engine, trainer, values)
     return Calibration(logged, new, calibrated, tuple(values), match, (*notes, *said), engine, trainer)
 
 
@@ -156,14 +143,8 @@ def _engine(
     gap_s = scenario.engine.layer_overhead_s * resolve(scenario).architecture.num_layers
     bare["engine"].pop("efficiency", None)
     bare["engine"]["layer_overhead_s"] = 0.0
-    inputs = resolve(with_logged_arm(parse_content(bare, name), logged))
+    inputs = resolve(with_logged_arm(parse_content(bare, name), logged.run))
     return fit_engine(inputs, logged, timed.tolist(), arm_name(logged_arm(logged.run)), gap_s), []
-
-
-def with_logged_arm(scenario: Scenario, logged: LoggedSteps) -> Scenario:
-    """Return the scenario with an arm that decodes as the log says, if it did not decode plainly."""
-    arm = logged_arm(logged.run)
-    return scenario if arm is None else scenario.model_copy(update={"arms": {**scenario.arms, AS_LOGGED: arm}})
 
 
 def _take_engine(content: dict[str, Any], engine: EngineFit, num_layers: int, source: str) -> list[Value]:
@@ -250,68 +231,6 @@ def _take_lengths(content: dict[str, Any], lengths: LengthFit, logged: LoggedSte
     if lengths.length_drift is not None:
         content["workload"]["length_drift"] = lengths.length_drift
         _note(content, "workload.length_drift", said)
-
-
-def _match(
-    scenario: Scenario,
-    logged: LoggedSteps,
-    steady: Bools,
-    engine: EngineFit | None,
-    trainer: TrainerFit | None,
-    values: Sequence[Value],
-) -> Match | None:
-    """Return the calibrated step beside the logged one, over the RL steps that the scenario runs."""
-    numbers = np.array([step.step for step in logged.steps])
-    first = scenario.run.first_step
-    # A scenario that counts from 0 runs as many steps as a log that counts from 1.
-    begin = first + scenario.warmup_steps + (1 if first == 0 and numbers.min() > 0 else 0)
-    compared = steady & (numbers >= begin) & (numbers < first + scenario.run.num_steps + 1)
-    compared &= np.isfinite(logged.seconds["step"])
-    if not compared.any():
-        return None
-    runnable = with_logged_arm(scenario, logged)
-    arm = arm_name(logged_arm(logged.run))
-    done = plain_run(runnable, arm)
-    measured = logged.seconds["step"][compared]
-    shares = (logged.measured("generation")[compared] / measured)[np.isfinite(logged.measured("generation")[compared])]
-    share = float(np.median(shares)) if len(shares) else 1.0
-    variance = _spread_of_lengths(runnable, arm, values) ** 2
-    if engine is not None:
-        variance += (min(share, 1.0) * float(engine.fit.law_sd(engine.features).mean())) ** 2
-    variance += sum((_relative_error(value) * share) ** 2 for value in values if value.path == "engine.efficiency") * (
-        engine is None
-    )
-    if trainer is not None:
-        variance += float(np.mean(trainer.fits["train"].law_sd(logged.all_tokens[compared]))) ** 2
-    middle = np.log(measured / float(np.exp(np.mean(np.log(measured)))))
-    variance += float(np.var(middle)) / max(len(measured), 1) + _SIMULATED**2
-    reach = float(np.exp(1.645 * variance**0.5))
-    return Match(done.step_s, done.step_s / reach, done.step_s * reach, float(measured.mean()), int(compared.sum()))
-
-
-_SIMULATED: Final = 0.01
-"""Relative error of a mean over a few replications. Assumed; lengths are drawn again in each."""
-
-
-def _spread_of_lengths(scenario: Scenario, arm: str, values: Sequence[Value]) -> float:
-    """Return by how much (of the logarithm) the step changes over one deviation of the length tail's spread."""
-    value = next(value for value in values if value.path == "workload.response_tokens.sigma")
-    workload = scenario.workload
-    assert workload.kind == "synthetic"
-    lengths, mean = workload.response_tokens, workload.response_tokens.mean_after_cut
-    assert lengths.kind == "lognormal"
-    steps = []
-    for sigma in (value.low, value.high):
-        other = lengths.model_copy(update={"sigma": max(sigma, 0.0)})
-        # The mean is logged: a wider tail has a smaller median.
-        other = other.model_copy(update={"median": (lengths.median or mean) * mean / max(other.mean_after_cut, 1e-9)})
-        changed = workload.model_copy(update={"response_tokens": other})
-        steps.append(plain_run(scenario.model_copy(update={"workload": changed}), arm, replications=1).step_s)
-    return abs(float(np.log(steps[1] / steps[0]))) / (2 * 1.645)
-
-
-def _relative_error(value: Value) -> float:
-    return float(np.log(value.high / value.low)) / (2 * 1.645) if value.low > 0 else 0.0
 
 
 def _set(content: dict[str, Any], path: str, number: float, source: str, value: Value) -> None:

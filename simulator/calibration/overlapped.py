@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from simulator.calibration.plain_run import plain_run
-from simulator.calibration.speculation import AS_LOGGED, arm_name, logged_arm
+from simulator.calibration.speculation import arm_name, logged_arm, with_logged_arm
 from simulator.calibration.values import Value
 from simulator.config import Scenario
 from simulator.forecast.steps import LoggedSteps
@@ -33,9 +33,7 @@ def fit_overlapped(scenario: Scenario, logged: LoggedSteps, steady: Bools) -> Va
         return _untold(stated, "the log has no seconds of a step")
     measured = logged.seconds["step"][timed]
     wanted = float(np.log(np.mean(measured)))
-    arm, with_arm = logged_arm(logged.run), scenario
-    if arm is not None:
-        with_arm = scenario.model_copy(update={"arms": {**scenario.arms, AS_LOGGED: arm}})
+    arm, with_arm = logged_arm(logged.run), with_logged_arm(scenario, logged.run)
 
     def excess(log_efficiency: float) -> float:
         engine = with_arm.engine.model_copy(update={"efficiency": float(np.exp(log_efficiency))})

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import brentq
 
-from simulator.config import ArmConfig, FixedAcceptance
+from simulator.config import ArmConfig, FixedAcceptance, Scenario
 from simulator.inputs import BASELINE
 from traces.measured import MeasuredRun
 
@@ -36,3 +36,9 @@ def geometric(accept_length: float, k: int) -> tuple[float, ...]:
 def arm_name(arm: ArmConfig | None) -> str:
     """Return the name under which a scenario with the logged arm has it."""
     return BASELINE if arm is None else AS_LOGGED
+
+
+def with_logged_arm(scenario: Scenario, run: MeasuredRun) -> Scenario:
+    """Return the scenario with an arm that decodes as the log says, if it did not decode plainly."""
+    arm = logged_arm(run)
+    return scenario if arm is None else scenario.model_copy(update={"arms": {**scenario.arms, AS_LOGGED: arm}})
