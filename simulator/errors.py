@@ -4,6 +4,7 @@ SimulatorError              base
 |- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
 |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
 |- ComparisonError          two runs that cannot be compared, and why (exit code 2)
+|- SweepError               a sweep cannot be begun, or whoever should run it is not there (exit code 2)
 `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
 
@@ -32,3 +33,9 @@ class ComparisonError(SimulatorError):
 
 class InvariantError(SimulatorError):
     """A conservation law broke."""
+
+
+class SweepError(SimulatorError):
+    """A sweep cannot be begun here, or its executor cannot be reached."""
+
+    exit_code = 2

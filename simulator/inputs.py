@@ -18,7 +18,7 @@ from simulator.entropy import Entropy, build_entropy
 from simulator.errors import ScenarioError
 from simulator.failures import replica_failures, trainer_failures
 from simulator.latency import Need, TraceLatency
-from simulator.laws import Laws, draft_lengths
+from simulator.laws import KnownLaws, Laws, draft_lengths
 from simulator.memory import kv_capacity_tokens
 from simulator.parts import Parts, groups_needed
 from simulator.rng import generator, stream_key
@@ -238,9 +238,11 @@ def make_noise(inputs: Inputs, replication: int) -> Noise:
 
 
 def make_parts(
-    inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int
+    inputs: Inputs, name: str, workload: Workload, noise: Noise, replication: int, known_laws: KnownLaws | None = None
 ) -> tuple[Parts, tuple[str, ...]]:
     """Return one arm's parts for one replication, and warnings about inputs used beyond their data.
+
+    Step laws in `known_laws` are not made again, new ones are kept there.
 
     Raises:
         ScenarioError: The longest sequence does not fit into a replica's KV cache.
@@ -270,7 +272,7 @@ def make_parts(
     if shift is None:
         source = arm.acceptance.model_dump_json() if arm.acceptance else ""
         shift = scenario.uncertainty.accept_length * _normal(inputs, replication, "accept_length", source)
-    laws = Laws(inputs, name, shift, workload, table, scenario.run.first_step)
+    laws = Laws(inputs, name, shift, workload, table, scenario.run.first_step, known_laws)
     parts = Parts(
         workload=workload,
         num_steps=scenario.run.num_steps,

@@ -25,11 +25,30 @@ MAX_LAWS = 256
 """Step laws kept per run, about 0.1 MB each: enough for the counterfactuals of a run to share them."""
 
 
+MAX_KNOWN_LAWS = 1024
+"""Step laws kept for several runs."""
+
+
+class KnownLaws:
+    """Laws that several runs share: the points of a sweep whose acceptance is the same."""
+
+    def __init__(self) -> None:
+        self._laws: dict[str, dict[int, StepLaw]] = {}
+
+    def of(self, arm: str) -> dict[int, StepLaw]:
+        """Return policy version -> law, under a text that says everything they depend on."""
+        if sum(map(len, self._laws.values())) > MAX_KNOWN_LAWS:
+            self._laws.clear()
+        return self._laws.setdefault(arm, {})
+
+
 class ArmInputs(Protocol):
     """What is asked of a scenario's inputs."""
 
     entropy: Entropy
 
+    @property
+    def temperature(self) -> float: ...
     def arm(self, name: str) -> ArmConfig: ...
     def rates(self, name: str, shift: float = 0.0) -> ArmRates | None: ...
 
@@ -54,9 +73,16 @@ class Laws:
     """Policy version -> step law, made once for each distinct acceptance."""
 
     def __init__(
-        self, inputs: ArmInputs, name: str, shift: float, workload: Workload, table: StepTable, first_step: int
+        self,
+        inputs: ArmInputs,
+        name: str,
+        shift: float,
+        workload: Workload,
+        table: StepTable,
+        first_step: int,
+        known: KnownLaws | None = None,
     ) -> None:
-        """Prepare the laws of one arm; `shift` tokens are added to its accept length."""
+        """Prepare the laws of one arm; `shift` tokens are added to its accept length, `known` ones not made again."""
         self._arm, self._entropy, self._first_step = inputs.arm(name), inputs.entropy, first_step
         self._rates = inputs.rates(name, shift)
         self._choices = draft_lengths(self._arm)
@@ -65,11 +91,22 @@ class Laws:
         self._max_tokens = workload.max_output_tokens
         self._context_tokens = workload.mean_context_tokens
         self._cache: dict[bytes, StepLaw] = {}
+        self._known: dict[int, StepLaw] | None = None
+        if known is not None and self._arm.draft_length is None:  # an engine that chooses k by its batch looks at costs
+            said = (self._arm.model_dump_json(), inputs.temperature, shift, first_step, self._max_tokens)
+            self._known = known.of(f"{said} {self._entropy!r}")
         # Rates that are all 0 or 1 have one class only; the kernels need as many at every version.
         self.num_classes = len(dispersed_classes(np.full(self._arm.k, 0.5), self._arm.dispersion)[0])
 
     def law(self, version: int) -> StepLaw:
         """Return the law under this policy version; the same object while acceptance stays the same."""
+        if self._known is None:
+            return self._make(version)
+        if version not in self._known:
+            self._known[version] = self._make(version)
+        return self._known[version]
+
+    def _make(self, version: int) -> StepLaw:
         pmf = np.concatenate([self._pmf(k, version) for k in self._choices])
         key = pmf.tobytes()
         if key not in self._cache:
