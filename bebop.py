@@ -19,6 +19,7 @@ VERBS = {
     "scorecard": "predict public measurements, and say how far off",
     "whatif": "predict a logged run with MTP drafts",
     "profile": "make a latency trace",
+    "profile": "make a latency trace; show one; compare two",
     "import": "read the log of a run as a trace",
     "study": "train small models with MTP heads and count acceptance",
     "ui": "open the dashboard in a browser",
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"bebop: {error}; run `make setup`, which repairs the installation", file=sys.stderr)
         return 5
-    return run_command(lambda: _find(arguments.verb)(rest), debug=debug)
+    return run_command(lambda: _find(arguments.verb, rest)(rest), debug=debug)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,14 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _find(verb: str) -> Callable[[list[str]], int]:
+def _find(verb: str, rest: list[str]) -> Callable[[list[str]], int]:
     """Import the package of a verb and return its entry point."""
+    if verb == "profile" and rest[:1] in (["show"], ["compare"]):  # figures are the dashboard's
+        return _entry("dashboard.profile_cli")
     if verb == "schema":
         return _schema
-    command: Callable[[list[str]], int] = importlib.import_module(_MODULES[verb]).main
+    command = _entry(_MODULES[verb])
     if _MODULES[verb] == "simulator.cli":  # one entry point for two verbs
         return lambda rest: command([verb, *rest])
     return command
+
+
+def _entry(module: str) -> Callable[[list[str]], int]:
+    main: Callable[[list[str]], int] = importlib.import_module(module).main
+    return main
 
 
 def _schema(argv: list[str]) -> int:

@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "Times them on this machine, in an engine (--source llamacpp) or as single passes (--device), or on a running "
         "engine (--source engine), or composes them from a database of kernels (--source aiconfigurator). Without any "
         "option a bundled tiny model is timed in llama.cpp on the CPU.",
+        epilog="`bebop profile show TRACE` prints and draws a trace, `bebop profile compare A B` holds two together.",
     )
     parser.add_argument("--model", metavar="NAME", help="a name of the architecture table, or a config.json")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel GPUs (default 1)")
