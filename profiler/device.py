@@ -34,9 +34,13 @@ class Device:
     timer: Timer
     versions: dict[str, str]
     telemetry: Telemetry | None = None
+    limit_bytes: float | None = None
+    """Memory that may be taken, where another process has asked the device."""
 
     def usable_bytes(self) -> float:
         """Return the memory that weights and caches may take together: the same whenever it is asked."""
+        if self.limit_bytes is not None:
+            return self.limit_bytes
         if self.torch_device.type == "cuda":
             return (1 - RESERVE_SHARE) * float(torch.cuda.get_device_properties(self.torch_device).total_memory)
         return CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

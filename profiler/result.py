@@ -163,6 +163,6 @@ def _notes(request: ProfileRequest, device: "Device") -> str:
         notes.append("One GPU's share was timed; all-reduce and gathers are added from a measured table of H200.")
     if request.model.num_mtp_layers == 0:
         notes.append("The MTP layer is hypothetical: none was released with the model.")
-    if device.telemetry is None:
+    if device.torch_device.type == "cpu":
         notes.append("No host gap: on a CPU the host is the device.")
     return " ".join(notes)

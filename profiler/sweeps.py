@@ -6,9 +6,9 @@ a sample is taken.
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from profiler.ledger import GRID, Ledger, Sample
 from profiler.point import Point
@@ -24,13 +24,40 @@ Item: TypeAlias = tuple[str, Point]
 """Purpose and point."""
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One sample to be taken."""
+
+    purpose: str
+    point: Point
+    sweep: int
+
+
+class Crew(Protocol):
+    """Whoever takes samples: one device, an engine, or a fleet."""
+
+    def measure(self, tasks: Iterator[Task]) -> Iterator[Sample]:
+        """Yield one sample of every task, in any order; a task is asked for when there is time for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """A crew of one function."""
+
+    take: Callable[[str, Point, int], Sample]
+    """Purpose, point and sweep -> one sample."""
+
+    def measure(self, tasks: Iterator[Task]) -> Iterator[Sample]:
+        """Yield the samples of tasks, one after another."""
+        return (self.take(task.purpose, task.point, task.sweep) for task in tasks)
+
+
 @dataclass(slots=True)
 class Sweeps:
     """Takes samples for one ledger."""
 
     ledger: Ledger
-    take: Callable[[str, Point, int], Sample]
-    """Purpose, point and sweep -> one sample."""
+    crew: Crew
     num_sweeps: int
     budget_s: float
     seed: int
@@ -68,14 +95,20 @@ class Sweeps:
                 random.Random(f"{self.seed} {sweep}").shuffle(mixed)
             todo += mixed
         self.progress.begin(phase, len(todo))
+        for sample in self.crew.measure(self._due(todo, infeasible)):
+            self.ledger.add(sample)
+            if sample.latency_s is None:
+                infeasible.add((sample.purpose, sample.point))
+            self.progress.advance()
+
+    def _due(self, todo: Sequence[tuple[Item, int]], infeasible: set[Item]) -> Iterator[Task]:
+        """Yield what is still worth measuring at the moment it is asked for."""
         for index, ((purpose, point), sweep) in enumerate(todo):
             is_first = purpose in self.grid_purposes and sweep == 0
             if not is_first and self.is_late(purpose):
                 self.progress.say(f"the time budget of {self.budget_s:g} s leaves {len(todo) - index} samples out")
                 return
-            if (purpose, point) not in infeasible:
-                sample = self.take(purpose, point, sweep)
-                self.ledger.add(sample)
-                if sample.latency_s is None:
-                    infeasible.add((purpose, point))
-            self.progress.advance()
+            if (purpose, point) in infeasible:
+                self.progress.advance()
+            else:
+                yield Task(purpose, point, sweep)

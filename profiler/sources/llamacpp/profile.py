@@ -29,7 +29,7 @@ from profiler.sources.llamacpp.trace import ACCEPTED, DROPPED, PLAIN, Machine, c
 from profiler.sources.llamacpp.weights_file import WeightsRequest, check_shape, weights_file
 from profiler.sources.llamacpp.worker import Engine, EngineWorker
 from profiler.statistics import collect
-from profiler.sweeps import Item, Sweeps
+from profiler.sweeps import Item, OneByOne, Sweeps
 from traces.architecture import BYTES_PER_VALUE
 from traces.latency import LatencyTrace, Operation
 from traces.store import save_trace
@@ -183,7 +183,12 @@ class EngineProfile:
     def __post_init__(self) -> None:
         request = self.request
         self.sweeps = Sweeps(
-            self.ledger, self.take, request.num_sweeps, request.budget_s, request.seed, grid_purposes=GRID_PURPOSES
+            self.ledger,
+            OneByOne(self.take),
+            request.num_sweeps,
+            request.budget_s,
+            request.seed,
+            grid_purposes=GRID_PURPOSES,
         )
 
     def run(self) -> None:
