@@ -46,7 +46,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'setting up $(VENV), about a minute' >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dashboard,dev,study]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dashboard,dev,ray,study]'
 	@test -z '$(TORCH)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt nvidia-ml-py '$(TORCH)' 2>$(VENV)/torch.log || echo "no $(TORCH) where pip looks ($(VENV)/torch.log): the profiler's tests will skip; name another: make TORCH=torch $(MAKECMDGOALS)" >&2
 	@test -z '$(LLAMACPP)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --only-binary xllamacpp -c constraints.txt $(LLAMACPP) 2>$(VENV)/llamacpp.log || echo "no $(LLAMACPP) where pip looks ($(VENV)/llamacpp.log): its tests will skip; leave it out: make LLAMACPP= $(MAKECMDGOALS)" >&2
 	@touch $@

@@ -64,13 +64,7 @@ def open_device(kind: str, num_threads: int | None = None) -> Device:
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     if kind == "cpu":
         return Device(torch.device("cpu"), cpu_name(_pin(num_threads)), None, CpuTimer(), versions)
-    if not torch.cuda.is_available():
-        built = (
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else (f"torch {torch.__version__} is built without CUDA")
-        )
-        raise DeviceError(f"no GPU is usable: {built}; check nvidia-smi, install a CUDA build, or use --device cpu")
+    _check_gpu()
     telemetry = Telemetry(os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
     telemetry.check_alone()
     name = gpu_name(torch.cuda.get_device_name())
@@ -79,10 +73,30 @@ def open_device(kind: str, num_threads: int | None = None) -> Device:
     return Device(torch.device("cuda"), name, gpu, CudaTimer(), versions, telemetry)
 
 
+def num_gpus() -> int:
+    """Return how many GPUs this process sees; uses none of them.
+
+    Raises:
+        DeviceError: None.
+    """
+    _check_gpu()
+    return torch.cuda.device_count()
+
+
 def gpu_name(driver_name: str) -> str:
     """Return the name in `gpus.csv` that the driver's name holds as a word, else the driver's name."""
     words = re.split(r"[^A-Za-z0-9]+", driver_name)
     return next((name for name in list_gpus() if name in words), driver_name)
+
+
+def _check_gpu() -> None:
+    if not torch.cuda.is_available():
+        built = (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else (f"torch {torch.__version__} is built without CUDA")
+        )
+        raise DeviceError(f"no GPU is usable: {built}; check nvidia-smi, install a CUDA build, or use --device cpu")
 
 
 def _pin(num_threads: int | None) -> int:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.all_reduce import load_all_reduce
-from profiler.device import open_device
+from profiler.device import Device, num_gpus, open_device
 from profiler.errors import UsageError
 from profiler.grid import GridRequest
 from profiler.ledger import Ledger
 from profiler.models.hf_config import BUNDLED, find_architecture
-from profiler.models.rank import slice_rank
+from profiler.models.rank import Rank, slice_rank
 from profiler.point import Point
 from profiler.request import ProfileRequest, check_range
 from profiler.result import make_trace
 from profiler.runner import Runner
+from profiler.sweeps import Crew
 from traces.latency import LatencyTrace, Operation
 from traces.store import save_trace
 
@@ -97,6 +98,7 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
         fuses_glue=not arguments.eager,
         seed=arguments.seed,
         command=shlex.join(["bebop", "profile", *argv])[:2000],
+        num_workers=_num_workers(arguments),
     )
 
 
@@ -109,7 +111,18 @@ def measure(request: ProfileRequest, output: Path | None) -> tuple[LatencyTrace,
     """
     path = output or Path(f"{request.name}.parquet")
     rank = slice_rank(request.model, request.tp_size, request.ep_size)
-    device = open_device(request.device, request.num_threads)
+    if request.num_workers is None:
+        return _measure(request, rank, open_device(request.device, request.num_threads), None, path)
+    from profiler.fleet import Fleet, OpenSampler  # an extra: Ray
+
+    make = OpenSampler(request, rank, request.num_workers)
+    with Fleet(make, request.num_workers, on_gpus=request.device == "cuda") as fleet:
+        return _measure(request, rank, fleet.device, fleet, path)
+
+
+def _measure(
+    request: ProfileRequest, rank: Rank, device: Device, crew: Crew | None, path: Path
+) -> tuple[LatencyTrace, Path]:
     all_reduce = load_all_reduce(device.name, request.tp_size)
     # What was measured elsewhere, or by other versions, is not continued here.
     identity = {**request.identity(), "device_name": device.name, "versions": device.versions}
@@ -117,13 +130,27 @@ def measure(request: ProfileRequest, output: Path | None) -> tuple[LatencyTrace,
     if ledger.samples:
         print(f"continuing {ledger.path} after {len(ledger.samples)} samples", file=sys.stderr)
     try:
-        Runner(request, rank, device, ledger).run()
+        Runner(request, rank, device, ledger, crew=crew).run()
     except KeyboardInterrupt:
         print(f"{len(ledger.samples)} samples are kept in {ledger.path}; repeat the command to go on", file=sys.stderr)
         raise
     trace = make_trace(request, rank, device, ledger, all_reduce)
     save_trace(trace, path)
     return trace, path
+
+
+def _num_workers(arguments: argparse.Namespace) -> int | None:
+    """Return the size of the fleet; None without one."""
+    if not arguments.fleet:
+        if arguments.fleet_workers is not None:
+            raise UsageError(f"--fleet-workers {arguments.fleet_workers} belongs to --fleet; add it")
+        return None
+    if arguments.device == "cpu" and arguments.fleet_workers is None:
+        raise UsageError("--fleet on a CPU needs --fleet-workers; for tests only: its workers disturb each other")
+    most = num_gpus() if arguments.device == "cuda" else 64
+    wanted = most if arguments.fleet_workers is None else arguments.fleet_workers
+    check_range("--fleet-workers", wanted, 1, max(most, 1))
+    return wanted
 
 
 def _extra(arguments: argparse.Namespace) -> tuple[Point, ...]:

@@ -33,11 +33,13 @@ class ProfileRequest:
     """On a GPU, whether pointwise work is compiled into single kernels."""
     seed: int = 0
     command: str = "bebop profile"
+    num_workers: int | None = None
+    """Processes that share the work, one per GPU; None: this one alone. No part of what is measured."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what a ledger must agree on: all but the budget and the way it was typed."""
+        """Return what a ledger must agree on: all but the budget, the workers and the way it was typed."""
         content = asdict(self)
-        for field in ("budget_s", "command", "name"):
+        for field in ("budget_s", "command", "name", "num_workers"):
             del content[field]
         content["model"] = self.model.model_dump(mode="json")
         content["grid"]["extra"] = [str(point) for point in self.grid.extra]

@@ -163,6 +163,9 @@ def _notes(request: ProfileRequest, device: "Device") -> str:
         notes.append("One GPU's share was timed; all-reduce and gathers are added from a measured table of H200.")
     if request.model.num_mtp_layers == 0:
         notes.append("The MTP layer is hypothetical: none was released with the model.")
+    if request.num_workers is not None:
+        disturbed = "" if device.torch_device.type == "cuda" else ", which disturbed each other"
+        notes.append(f"Samples were taken by up to {request.num_workers} workers at once{disturbed}.")
     if device.torch_device.type == "cpu":
         notes.append("No host gap: on a CPU the host is the device.")
     return " ".join(notes)

@@ -23,7 +23,6 @@ from profiler.models.weights import WeightMaker
 from profiler.ops.bench import Bench
 from profiler.ops.composed import speculative_step
 from profiler.ops.registry import PREPARE, UNGRAPHED
-from profiler.point import Point
 from profiler.request import ProfileRequest
 from profiler.sweeps import Task
 

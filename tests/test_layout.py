@@ -101,6 +101,7 @@ def test_what_make_installs_is_pinned() -> None:
         *project["dependencies"],
         *extras["dashboard"],
         *extras["dev"],
+        *extras["ray"],
         *extras["torch"],
         *extras["aiconfigurator"],
         *extras["llamacpp"],
