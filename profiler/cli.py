@@ -53,8 +53,8 @@ def _measure(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Time a model on this machine."""
     if arguments.gpu or arguments.all:
         raise UsageError("--gpu and --all belong to --source; --device cuda measures the GPU of this machine")
-    if arguments.precision not in (None, "bf16", "fp32"):
-        raise UsageError(f"--precision {arguments.precision}: kernels are timed here in bf16 and fp32; choose one")
+    if arguments.precision not in (None, "bf16", "fp32", "fp8"):
+        raise UsageError(f"--precision {arguments.precision}: kernels are timed here in bf16, fp32 and fp8; choose one")
     _check_output(arguments.output)
     from profiler.measure import measure, request_of
 
@@ -148,9 +148,7 @@ def _add_engine_options(group: "argparse._ArgumentGroup") -> None:
 
 def _add_device_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--device", choices=["cpu", "cuda"], help="time single passes in torch, on this device")
-    group.add_argument(
-        "--precision", metavar="NAME", help="of weights and cache: bf16, fp32 (default bf16; fp32 on a CPU)"
-    )
+    group.add_argument("--precision", metavar="NAME", help="of weights: bf16, fp32, fp8 (default bf16; fp32 on a CPU)")
     group.add_argument("--batches", type=_sizes, metavar="N,...", help="batches of the coarse grid")
     group.add_argument("--contexts", type=_sizes, metavar="N,...", help="contexts of the coarse grid, tokens")
     group.add_argument("--prefills", type=_sizes, metavar="N,...", help="new tokens of prefill passes")
@@ -171,6 +169,12 @@ def _add_device_options(group: "argparse._ArgumentGroup") -> None:
         "--verify-rule", choices=["greedy_draft", "rejection", "block"], default="rejection", help="default rejection"
     )
     group.add_argument("--expert-skew", type=float, default=1.01, metavar="S", help="expert popularity is rank^-S")
+    group.add_argument(
+        "--routing",
+        type=Path,
+        metavar="FILE",
+        help="recorded experts instead (.npz, .parquet, .csv; docs/profiling.md)",
+    )
     group.add_argument("--sync-to", choices=["device", "host"], default="device", help="where a weight sync copies to")
     group.add_argument("--train-tokens", type=int, metavar="N", help="also time a train step over N tokens")
     group.add_argument("--fleet", action="store_true", help="spread the work over all GPUs of this machine (Ray)")

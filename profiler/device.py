@@ -18,6 +18,7 @@ from traces.hardware import Gpu, list_gpus, load_gpu
 
 RESERVE_SHARE = 0.08
 """Share of a GPU's memory left alone: activations, workspaces, graphs. An assumption."""
+FP8_CAPABILITY = (8, 9)
 CPU_SHARE = 0.5
 """Share of a machine's memory that weights and caches may take; the rest is other people's. An assumption."""
 
@@ -44,6 +45,10 @@ class Device:
         if self.torch_device.type == "cuda":
             return (1 - RESERVE_SHARE) * float(torch.cuda.get_device_properties(self.torch_device).total_memory)
         return CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    def has_fp8(self) -> bool:
+        """Return whether it multiplies e4m3: a CPU does, if slowly, a GPU from Ada (sm89) on."""
+        return self.torch_device.type == "cpu" or torch.cuda.get_device_capability(self.torch_device) >= FP8_CAPABILITY
 
     def release(self) -> None:
         """Give unused memory back, so that the next point finds it in one piece."""

@@ -10,16 +10,19 @@ from pathlib import Path
 
 from profiler.all_reduce import load_all_reduce
 from profiler.device import Device, num_gpus, open_device
-from profiler.errors import UsageError
-from profiler.grid import GridRequest
+from profiler.errors import UnsupportedModelError, UsageError
+from profiler.grid import GridRequest, coarse_grid
 from profiler.ledger import Ledger
 from profiler.models.hf_config import BUNDLED, find_architecture
 from profiler.models.rank import Rank, slice_rank
+from profiler.models.recorded_routing import load_routing, sha256_of
+from profiler.plausibility import TARGET_PASSES
 from profiler.point import Point
 from profiler.request import ProfileRequest, check_range
 from profiler.result import make_trace
 from profiler.runner import Runner
 from profiler.sweeps import Crew
+from traces.architecture import Architecture
 from traces.latency import LatencyTrace, Operation
 from traces.store import save_trace
 
@@ -71,21 +74,25 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
     check_range("--tp", arguments.tp, 1, 64)
     check_range("--ep", arguments.ep, 1, 64)
     model = find_architecture(arguments.model or BUNDLED)
+    precision = arguments.precision or default.precision
+    if precision == "fp8":
+        _check_fp8(model, arguments)
     is_cuda = arguments.device == "cuda"
     layout = f"-tp{arguments.tp}" + (f"-ep{arguments.ep}" if arguments.ep > 1 else "") if is_cuda else ""
+    grid = GridRequest(
+        batches=arguments.batches or default.batches,
+        contexts_tokens=arguments.contexts or default.contexts,
+        max_draft_tokens=most,
+        prefill_tokens=arguments.prefills or default.prefills,
+        prefill_cached_tokens=default.cached,
+        extra=_extra(arguments),
+    )
     return ProfileRequest(
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model.name}-{arguments.device}{layout}-measured").lower(),
         model=model,
         device=arguments.device,
-        precision=arguments.precision or default.precision,
-        grid=GridRequest(
-            batches=arguments.batches or default.batches,
-            contexts_tokens=arguments.contexts or default.contexts,
-            max_draft_tokens=most,
-            prefill_tokens=arguments.prefills or default.prefills,
-            prefill_cached_tokens=default.cached,
-            extra=_extra(arguments),
-        ),
+        precision=precision,
+        grid=grid,
         tp_size=arguments.tp,
         ep_size=arguments.ep,
         num_threads=arguments.threads,
@@ -95,6 +102,8 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
         verify_rule=arguments.verify_rule,
         sync_to=arguments.sync_to,
         expert_skew=arguments.expert_skew,
+        routing_file=None if arguments.routing is None else str(arguments.routing),
+        routing_sha256=None if arguments.routing is None else _checked_routing(arguments.routing, model, grid),
         fuses_glue=not arguments.eager,
         seed=arguments.seed,
         command=shlex.join(["bebop", "profile", *argv])[:2000],
@@ -137,6 +146,25 @@ def _measure(
     trace = make_trace(request, rank, device, ledger, all_reduce)
     save_trace(trace, path)
     return trace, path
+
+
+def _checked_routing(path: Path, model: Architecture, grid: GridRequest) -> str:
+    """Return the hash of a record that holds tokens enough for every pass of the grid."""
+    routing = load_routing(path, model)
+    for point in coarse_grid(grid):
+        if point.operation in (*TARGET_PASSES, Operation.DRAFT, Operation.TRAIN_STEP):
+            routing.check(point.batch, point.tokens_per_seq)
+    return sha256_of(path)
+
+
+def _check_fp8(model: Architecture, arguments: argparse.Namespace) -> None:
+    if model.is_moe or model.mla is not None:
+        raise UnsupportedModelError(
+            f"{model.name}: fp8 is built for dense layers with grouped-query attention or gated DeltaNet, not for "
+            "experts or MLA; use --precision bf16"
+        )
+    if arguments.train_tokens is not None:
+        raise UsageError("--train-tokens trains in bf16 or fp32; drop it or --precision fp8")
 
 
 def _num_workers(arguments: argparse.Namespace) -> int | None:

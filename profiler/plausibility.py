@@ -25,9 +25,10 @@ class Floor:
     num_bytes: float
     num_flops: float
 
-    def seconds(self, gpu: Gpu) -> float:
+    def seconds(self, gpu: Gpu, precision: str) -> float:
         """Return the time that takes at the datasheet's peaks."""
-        return max(max(self.num_bytes - CACHE_BYTES, 0.0) / gpu.hbm_bytes_per_s, self.num_flops / gpu.bf16_flops)
+        flops = gpu.fp8_flops if precision == "fp8" and gpu.fp8_flops is not None else gpu.bf16_flops
+        return max(max(self.num_bytes - CACHE_BYTES, 0.0) / gpu.hbm_bytes_per_s, self.num_flops / flops)
 
 
 def floor_of(point: Point, rank: Rank, precision: str) -> Floor:
@@ -62,8 +63,9 @@ def check(point: Point, latency_s: float, rank: Rank, precision: str, gpu: Gpu |
     if gpu is None:
         return
     floor = floor_of(point, rank, precision)
-    if latency_s < floor.seconds(gpu):
+    least_s = floor.seconds(gpu, precision)
+    if latency_s < least_s:
         raise DeviceError(
             f"{point}: {latency_s:.3g} s is faster than {gpu.name} can move {floor.num_bytes / 1e9:.3g} GB or compute "
-            f"{floor.num_flops / 1e12:.3g} TFLOP ({floor.seconds(gpu):.3g} s); timer or work is broken, report it"
+            f"{floor.num_flops / 1e12:.3g} TFLOP ({least_s:.3g} s); timer or work is broken, report it"
         )

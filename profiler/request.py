@@ -29,6 +29,10 @@ class ProfileRequest:
     verify_rule: str = "rejection"
     sync_to: str = "device"
     expert_skew: float = 1.01
+    routing_file: str | None = None
+    """Recorded routing instead of the skew."""
+    routing_sha256: str | None = None
+    """Of that file: what is measured depends on its content, not on where it lies."""
     fuses_glue: bool = True
     """On a GPU, whether pointwise work is compiled into single kernels."""
     seed: int = 0
@@ -39,8 +43,10 @@ class ProfileRequest:
     def identity(self) -> dict[str, Any]:
         """Return what a ledger must agree on: all but the budget, the workers and the way it was typed."""
         content = asdict(self)
-        for field in ("budget_s", "command", "name", "num_workers"):
+        for field in ("budget_s", "command", "name", "num_workers", "routing_file"):
             del content[field]
+        if self.routing_sha256 is None:
+            del content["routing_sha256"]
         content["model"] = self.model.model_dump(mode="json")
         content["grid"]["extra"] = [str(point) for point in self.grid.extra]
         return content

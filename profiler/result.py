@@ -17,6 +17,7 @@ from traces.base import Origin, Provenance
 from traces.latency import (
     MIN_LATENCY_S,
     ComposedStep,
+    DistinctExperts,
     InfeasiblePoint,
     LatencyRow,
     LatencyTrace,
@@ -43,7 +44,7 @@ def make_trace(
         precision=request.precision,
         engine=f"bebop profiler {versions['bebop-rollout']}, torch {versions['torch']}"[:100],
         rows=tuple(rows),
-        measurement=_measurement(grid, ledger),
+        measurement=_measurement(request, grid, ledger),
         provenance=Provenance(
             source=f"timed on {device.name}: decoder of {request.model.name}'s shape with random weights "
             f"({request.model.source})"[:2000],
@@ -111,7 +112,7 @@ def _host_gaps(request: ProfileRequest, samples: Iterable[Sample]) -> Iterator[L
         )
 
 
-def _measurement(grid: Collected, ledger: Ledger) -> Measurement:
+def _measurement(request: ProfileRequest, grid: Collected, ledger: Ledger) -> Measurement:
     found = surfaces(grid.latencies.items())
     readings = [sample.telemetry for sample in ledger.samples if sample.telemetry is not None]
     return Measurement(
@@ -123,6 +124,7 @@ def _measurement(grid: Collected, ledger: Ledger) -> Measurement:
         held_out=between(found, collect(ledger.of(HELD_OUT)).latencies),
         infeasible=tuple(infeasible_point(point, reason) for point, reason in sorted(grid.infeasible.items())),
         composed=tuple(_composed(grid, ledger)),
+        distinct_experts=tuple(_distinct_experts(request, grid)),
         sm_clock_hz=_range([reading["sm_clock_hz"] for reading in readings]),
         power_w=_range([reading["power_w"] for reading in readings]),
     )
@@ -144,6 +146,23 @@ def _composed(grid: Collected, ledger: Ledger) -> Iterator[ComposedStep]:
             yield ComposedStep(num_draft_tokens=k, batch=b, context_tokens=c, measured_s=seconds, sum_of_parts_s=total)
 
 
+def _distinct_experts(request: ProfileRequest, grid: Collected) -> Iterator[DistinctExperts]:
+    if not request.model.is_moe:
+        return
+    # Here, because other sources make traces of dense models without torch.
+    from profiler.models.experts import visits_of_pass
+    from profiler.models.recorded_routing import distinct_experts
+    from profiler.sampler import open_routing
+
+    routing = open_routing(request)
+    passes = {
+        (p.batch, p.tokens_per_seq) for p in grid.latencies if p.operation in (Operation.DECODE, Operation.VERIFY)
+    }
+    for batch, q in sorted(passes):
+        mean = distinct_experts(visits_of_pass(routing, request.model, batch, q))
+        yield DistinctExperts(batch=batch, tokens_per_seq=q, mean=round(mean, 3))
+
+
 def _range(values: list[float]) -> tuple[float, float, float] | None:
     return (min(values), statistics.median(values), max(values)) if values else None
 
@@ -155,10 +174,12 @@ def _notes(request: ProfileRequest, device: "Device") -> str:
         f"Drafts are checked by the rule {request.verify_rule}; logits cover the whole vocabulary.",
         f"A weight sync is a copy of all weights inside one machine, to the {request.sync_to}.",
     ]
+    if request.precision == "fp8":
+        notes.append("Projections are e4m3 with a scale per row, activations quantized per token; the rest is bf16.")
     if request.model.is_moe:
-        notes.append(
-            f"Experts are visited with popularity rank^-{request.expert_skew:g}, independently from token to token."
-        )
+        drawn = f"visited with popularity rank^-{request.expert_skew:g}, independently from token to token"
+        recorded = f"those that recorded tokens visited (sha256 {request.routing_sha256})"
+        notes.append(f"Experts are {drawn if request.routing_sha256 is None else recorded}.")
     if request.tp_size > 1:
         notes.append("One GPU's share was timed; all-reduce and gathers are added from a measured table of H200.")
     if request.model.num_mtp_layers == 0:

@@ -5,20 +5,22 @@ Does not know the plan, nor where samples are kept.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from profiler import plausibility
 from profiler.device import Device
-from profiler.errors import DeviceError
+from profiler.errors import DeviceError, UsageError
 from profiler.grid import coarse_grid
 from profiler.ledger import COMPOSED, Sample
 from profiler.memory import bytes_needed, weight_bytes
 from profiler.models.decoder import build_decoder
-from profiler.models.experts import Routing
+from profiler.models.experts import AnyRouting, Routing
 from profiler.models.glue import Glue
 from profiler.models.rank import Rank
+from profiler.models.recorded_routing import load_routing, sha256_of
 from profiler.models.weights import WeightMaker
 from profiler.ops.bench import Bench
 from profiler.ops.composed import speculative_step
@@ -82,16 +84,33 @@ class Sampler:
                     f"{self.rank.whole.name}: its weights take {weights / 1e9:.1f} GB of one GPU, "
                     f"{self.device.usable_bytes() / 1e9:.1f} GB may be used; raise --tp or choose a smaller model"
                 )
+            if self.request.precision == "fp8" and not self.device.has_fp8():
+                raise DeviceError(f"{self.device.name} has no fp8 products; use --precision bf16")
             on_gpu = self.device.torch_device.type == "cuda"
             model = build_decoder(
                 self.rank,
                 WeightMaker.seeded(self.device.torch_device, self.request.precision, self.request.seed),
                 glue=Glue.fused() if on_gpu and self.request.fuses_glue else Glue.eager(),
-                routing=Routing(self.request.expert_skew, self.request.seed),
+                routing=open_routing(self.request),
                 max_tokens=max(point.batch * point.tokens_per_seq for point in coarse_grid(self.request.grid)),
             )
             self._bench = Bench(model, self.request.verify_rule, self.request.sync_to)
         return self._bench
+
+
+def open_routing(request: ProfileRequest) -> AnyRouting:
+    """Return which experts tokens visit.
+
+    Raises:
+        UsageError: The recorded file is not the one that was asked for.
+    """
+    if request.routing_file is None:
+        return Routing(request.expert_skew, request.seed)
+    path = Path(request.routing_file)
+    routing = load_routing(path, request.model)
+    if sha256_of(path) != request.routing_sha256:
+        raise UsageError(f"--routing {path}: has changed since the profile began; restore it, or choose another -o")
+    return routing
 
 
 def _reason(what: str, error: BaseException) -> str:

@@ -123,7 +123,7 @@ def _floors(
     points = [Point(row.operation, row.tokens_per_seq, row.batch, row.context_tokens) for row in rows]
     counted = "one token's experts" if rank.ep_size == 1 else "no routed expert"
     note = f"least time: {counted} read" if rank.whole.is_moe else None
-    return [floor_of(point, rank, trace.precision).seconds(gpu) for point in points], None, note
+    return [floor_of(point, rank, trace.precision).seconds(gpu, trace.precision) for point in points], None, note
 
 
 def _known(trace: LatencyTrace, layout: tuple[int, int]) -> tuple[Rank, Gpu]:

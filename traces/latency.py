@@ -105,6 +105,15 @@ class ComposedStep(Strict):
     sum_of_parts_s: Annotated[float, Field(gt=0)]
 
 
+class DistinctExperts(Strict):
+    """How many different experts one pass of the target visited: what decides the cost of a mixture of experts."""
+
+    batch: Annotated[int, Field(ge=1)]
+    tokens_per_seq: Annotated[int, Field(ge=1)]
+    mean: Annotated[float, Field(gt=0)]
+    """Mean over layers."""
+
+
 class Measurement(Strict):
     """How the rows of a measured trace were timed, and what that says about the space between them."""
 
@@ -123,6 +132,10 @@ class Measurement(Strict):
     """Points of the grid that could not be timed."""
     composed: tuple[ComposedStep, ...] = Field(default=(), max_length=10_000)
     """Whole steps against the sums of their parts."""
+    distinct_experts: tuple[DistinctExperts, ...] = Field(
+        default=(), max_length=10_000, exclude_if=lambda value: not value
+    )
+    """By pass of decode and verify; empty for dense models."""
     sm_clock_hz: tuple[float, float, float] | None = None
     """Smallest, median and largest clock of the GPU over all samples."""
     power_w: tuple[float, float, float] | None = None

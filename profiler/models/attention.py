@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from profiler.models.glue import Glue
+from profiler.models.projection import Projection, project
 from profiler.models.step import Step
 from profiler.models.weights import WeightMaker
 from traces.architecture import Architecture
@@ -45,8 +46,8 @@ class KvCache:
 class GroupedQueryAttention:
     """Weights of one GQA block, query and key norms as in Qwen3, output gate as in Qwen3-Next."""
 
-    qkv: Tensor
-    out: Tensor
+    qkv: Projection
+    out: Projection
     q_norm: Tensor
     k_norm: Tensor
     num_q_heads: int
@@ -61,8 +62,8 @@ class GroupedQueryAttention:
         n, k, d = a.num_q_heads, a.fact("num_kv_heads"), a.fact("head_size")
         queries = 2 * n if a.output_gate else n
         return cls(
-            qkv=maker.matrix((queries + 2 * k) * d, a.hidden_size),
-            out=maker.matrix(a.hidden_size, n * d),
+            qkv=maker.projection((queries + 2 * k) * d, a.hidden_size),
+            out=maker.projection(a.hidden_size, n * d),
             q_norm=maker.ones(d),
             k_norm=maker.ones(d),
             num_q_heads=n,
@@ -85,7 +86,7 @@ class GroupedQueryAttention:
         """
         b, q, _ = x_BQH.shape
         n, k, d = self.num_q_heads, self.num_kv_heads, self.head_size
-        heads = F.linear(x_BQH, self.qkv).view(b, q, -1, d)
+        heads = project(x_BQH, self.qkv, self.glue).view(b, q, -1, d)
         queries, gates, keys, values = torch.split(heads, [n, n if self.output_gate else 0, k, k], dim=2)
         queries = self.glue.rotate(self.glue.norm(queries, self.q_norm), *rotary).transpose(1, 2)
         keys = self.glue.rotate(self.glue.norm(keys, self.k_norm), *rotary).transpose(1, 2)
@@ -95,7 +96,7 @@ class GroupedQueryAttention:
         mixed = attend(queries, keys, values, self.glue).transpose(1, 2).reshape(b, q, n * d)
         if self.output_gate:
             mixed = self.glue.gate(mixed, gates.reshape(b, q, n * d))
-        return F.linear(mixed, self.out)
+        return project(mixed, self.out, self.glue)
 
 
 def attend(q_BNQD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, glue: Glue) -> Tensor:

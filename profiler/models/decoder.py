@@ -15,7 +15,7 @@ from torch import Tensor
 
 from profiler.models.attention import GroupedQueryAttention
 from profiler.models.delta_net import GatedDeltaNet
-from profiler.models.experts import DenseFeedForward, ExpertFeedForward, Routing
+from profiler.models.experts import AnyRouting, DenseFeedForward, ExpertFeedForward, Routing
 from profiler.models.glue import Glue
 from profiler.models.latent_attention import LatentAttention
 from profiler.models.rank import Rank
@@ -132,7 +132,7 @@ def build_decoder(
     maker: WeightMaker,
     *,
     glue: Glue | None = None,
-    routing: Routing | None = None,
+    routing: AnyRouting | None = None,
     max_tokens: int = 1024,
 ) -> Decoder:
     """Make a model with random weights.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from profiler.models.glue import Glue
+from profiler.models.projection import Projection, project
 from profiler.models.step import Step
 from profiler.models.weights import WeightMaker
 from traces.architecture import GDN_CONV_KERNEL, Architecture
@@ -45,13 +46,13 @@ class DeltaState:
 class GatedDeltaNet:
     """Weights of one gated-DeltaNet block."""
 
-    qkvz: Tensor
+    qkvz: Projection
     decay_beta: Tensor
     conv: Tensor
     log_decay: Tensor
     decay_bias: Tensor
     out_norm: Tensor
-    out: Tensor
+    out: Projection
     num_k_heads: int
     num_v_heads: int
     head_size: int
@@ -62,13 +63,13 @@ class GatedDeltaNet:
         """Make the block of this shape."""
         n_k, n_v, d = a.fact("num_linear_k_heads"), a.fact("num_linear_v_heads"), a.fact("linear_head_size")
         return cls(
-            qkvz=maker.matrix((2 * n_k + 2 * n_v) * d, a.hidden_size),
+            qkvz=maker.projection((2 * n_k + 2 * n_v) * d, a.hidden_size),
             decay_beta=maker.matrix(2 * n_v, a.hidden_size),
             conv=maker.matrix((2 * n_k + n_v) * d, 1, GDN_CONV_KERNEL),
             log_decay=maker.ones(n_v),
             decay_bias=maker.ones(n_v),
             out_norm=maker.ones(d),
-            out=maker.matrix(a.hidden_size, n_v * d),
+            out=maker.projection(a.hidden_size, n_v * d),
             num_k_heads=n_k,
             num_v_heads=n_v,
             head_size=d,
@@ -92,7 +93,7 @@ class GatedDeltaNet:
         del rotary
         b, q, _ = x_BQH.shape
         n_k, n_v, d = self.num_k_heads, self.num_v_heads, self.head_size
-        mixed, z = torch.split(F.linear(x_BQH, self.qkvz), [self.num_channels, n_v * d], dim=-1)
+        mixed, z = torch.split(project(x_BQH, self.qkvz, self.glue), [self.num_channels, n_v * d], dim=-1)
         beta, decay = torch.split(F.linear(x_BQH, self.decay_beta).float(), [n_v, n_v], dim=-1)
         mixed = self._convolve(mixed, cache, step).float()
         queries, keys, values = torch.split(mixed, [n_k * d, n_k * d, n_v * d], dim=-1)
@@ -101,7 +102,7 @@ class GatedDeltaNet:
         log_decay = -(self.log_decay.float().exp() * F.softplus(decay + self.decay_bias.float())).transpose(1, 2)
         mixed = self._mix(queries * d**-0.5, keys, values, log_decay, beta.sigmoid().transpose(1, 2), cache, step)
         normed = self.glue.gated_norm(mixed.transpose(1, 2).reshape(b, q, n_v, d), z.view(b, q, n_v, d), self.out_norm)
-        return F.linear(normed.reshape(b, q, n_v * d), self.out)
+        return project(normed.reshape(b, q, n_v * d), self.out, self.glue)
 
     def _convolve(self, mixed_BQC: Tensor, cache: DeltaState | None, step: Step) -> Tensor:
         """Return the short causal convolution, silu applied; keeps what later tokens need."""

@@ -6,7 +6,8 @@ of a verify pass. So the router is computed, but which experts a token visits co
 
 # Shape letters: T tokens, E experts of this GPU, K experts per token, H hidden, I inner.
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from profiler.models.glue import Glue
+from profiler.models.projection import Projection, project
 from profiler.models.rank import Rank
+from profiler.models.recorded_routing import RecordedRouting
 from profiler.models.weights import WeightMaker
+from traces.architecture import Architecture
 
 DEFAULT_SKEW = 1.01
 """Exponent of the expert popularity, rank^-skew: the milder of the two skewed routers in aiconfigurator's MoE tables,
@@ -48,22 +52,35 @@ class Routing:
         return drawn
 
 
+AnyRouting = Routing | RecordedRouting
+
+
+def visits_of_pass(
+    routing: AnyRouting, a: Architecture, batch: int, tokens_per_seq: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield, MoE layer by layer, the experts that the tokens of one pass visit."""
+    num_tokens = batch * tokens_per_seq
+    rows = routing.rows(batch, tokens_per_seq) if isinstance(routing, RecordedRouting) else np.arange(num_tokens)
+    for layer in range(a.num_layers - a.num_moe_layers, a.num_layers):
+        yield routing.draw(num_tokens, a.fact("num_experts"), a.fact("num_experts_per_token"), layer)[rows]
+
+
 @dataclass(slots=True)
 class DenseFeedForward:
     """gate, up and down projection."""
 
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Projection
+    down: Projection
     glue: Glue
 
     @classmethod
     def build(cls, hidden: int, inner: int, maker: WeightMaker, glue: Glue) -> "DenseFeedForward":
         """Make the layer of this shape."""
-        return cls(maker.matrix(2 * inner, hidden), maker.matrix(hidden, inner), glue)
+        return cls(maker.projection(2 * inner, hidden), maker.projection(hidden, inner), glue)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output, without the residual."""
-        return F.linear(self.glue.swiglu(F.linear(x, self.gate_up)), self.down)
+        return project(self.glue.swiglu(project(x, self.gate_up, self.glue)), self.down, self.glue)
 
 
 @dataclass(slots=True)
@@ -77,10 +94,14 @@ class ExpertFeedForward:
     visits_TK: Tensor
     """Expert numbers of the tokens of a pass."""
     glue: Glue
+    rows: Callable[[int, int], NDArray[np.int64]] | None = None
+    """(batch, new tokens of each) -> rows of `visits_TK` that stand for the pass; None takes the first ones."""
+    _chosen: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """Experts by shape of the pass: looked up once, so that no replayed graph holds a lookup."""
 
     @classmethod
     def build(
-        cls, rank: Rank, maker: WeightMaker, glue: Glue, routing: Routing, layer: int, max_tokens: int
+        cls, rank: Rank, maker: WeightMaker, glue: Glue, routing: AnyRouting, layer: int, max_tokens: int
     ) -> "ExpertFeedForward":
         """Make the layer of this shape; it takes up to `max_tokens` tokens."""
         a, h = rank.local, rank.local.hidden_size
@@ -94,6 +115,7 @@ class ExpertFeedForward:
             shared=DenseFeedForward.build(h, a.shared_ffn_size, maker, glue) if a.shared_ffn_size else None,
             visits_TK=visits.to(maker.device),
             glue=glue,
+            rows=routing.rows if isinstance(routing, RecordedRouting) else None,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +125,7 @@ class ExpertFeedForward:
             ValueError: More tokens than routing was drawn for.
         """
         x_TH = x.reshape(-1, x.shape[-1])
-        visits_TK = self.visits_TK[: len(x_TH)]
+        visits_TK = self.visits_TK[: len(x_TH)] if self.rows is None else self._recorded(*x.shape[:2])
         if len(visits_TK) < len(x_TH):
             raise ValueError(f"{len(x_TH)} tokens, but routing was drawn for {len(visits_TK)}; raise max_tokens")
         logits = F.linear(x_TH, self.router).float()
@@ -112,6 +134,13 @@ class ExpertFeedForward:
         if self.shared is not None:
             out = out + self.shared.forward(x_TH)
         return out.view(x.shape)
+
+    def _recorded(self, batch: int, tokens_per_seq: int) -> Tensor:
+        assert self.rows is not None
+        if (batch, tokens_per_seq) not in self._chosen:
+            rows = torch.from_numpy(self.rows(batch, tokens_per_seq)).to(self.visits_TK.device)
+            self._chosen[batch, tokens_per_seq] = self.visits_TK[rows]
+        return self._chosen[batch, tokens_per_seq]
 
     def _routed(self, x_TH: Tensor, visits_TK: Tensor, share_TK: Tensor) -> Tensor:
         num_tokens, k = visits_TK.shape

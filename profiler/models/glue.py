@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NORM_EPSILON = 1e-6
+FP8 = torch.float8_e4m3fn
+FP8_MAX = torch.finfo(FP8).max
 MAX_VARIANTS = 64
 """Compiled variants of one function."""
 
@@ -31,11 +33,12 @@ class Glue:
     gated_norm: Callable[[Tensor, Tensor, Tensor], Tensor]
     merge: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     delta_step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    quantize: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     @classmethod
     def eager(cls) -> "Glue":
         """Return the functions as they stand: for CPUs and for tests."""
-        return cls(norm, add_norm, swiglu, rotate, gate, gated_norm, merge, delta_step)
+        return cls(norm, add_norm, swiglu, rotate, gate, gated_norm, merge, delta_step, quantize)
 
     @classmethod
     def fused(cls) -> "Glue":
@@ -51,7 +54,13 @@ class Glue:
         def fuse(function: Any) -> Any:
             return torch.compile(function)
 
-        return cls(*map(fuse, (norm, add_norm, swiglu, rotate, gate, gated_norm, merge, delta_step)))
+        return cls(*map(fuse, (norm, add_norm, swiglu, rotate, gate, gated_norm, merge, delta_step, quantize)))
+
+
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x in e4m3 over one scale per row, and the scales (fp32, last axis 1)."""
+    scales = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / FP8_MAX
+    return (x.float() / scales).to(FP8), scales
 
 
 def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -85,7 +94,7 @@ def gate(x: Tensor, by: Tensor) -> Tensor:
 
 def gated_norm(x: Tensor, by: Tensor, weight: Tensor) -> Tensor:
     """Return RMSNorm(x) * silu(by), over the last axis: the output of gated DeltaNet."""
-    return (F.rms_norm(x, (x.shape[-1],), weight, NORM_EPSILON) * F.silu(by)).to(by.dtype)
+    return (F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), NORM_EPSILON) * F.silu(by)).to(by.dtype)
 
 
 def merge(first: Tensor, first_log: Tensor, second: Tensor, second_log: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""torch's type of each precision that a model can be built in."""
+from profiler.models.projection import Fp8Matrix, Projection
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+"""torch's type of activations and caches in each precision that a model can be built in."""
 
 
 @dataclass(slots=True)
@@ -18,17 +20,24 @@ class WeightMaker:
     device: torch.device
     dtype: torch.dtype
     generator: torch.Generator | None
+    is_fp8: bool = False
+    """Whether the projections of layers are e4m3."""
 
     @classmethod
     def seeded(cls, device: torch.device, precision: str, seed: int = 0) -> "WeightMaker":
         """Return a maker for `precision`, a key of DTYPES."""
         generator = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-        return cls(device, DTYPES[precision], generator)
+        return cls(device, DTYPES[precision], generator, precision == "fp8")
 
     def matrix(self, *shape: int) -> Tensor:
         """Return normal values of variance 1 / inputs, the last axis being the inputs."""
         values = torch.empty(shape, device=self.device, dtype=self.dtype)
         return values.normal_(0.0, shape[-1] ** -0.5, generator=self.generator)
+
+    def projection(self, num_outputs: int, num_inputs: int) -> Projection:
+        """Return the weight of a layer's product, as `matrix`; in e4m3 where the precision says so."""
+        weight = self.matrix(num_outputs, num_inputs)
+        return Fp8Matrix.of(weight) if self.is_fp8 else weight
 
     def ones(self, size: int) -> Tensor:
         """Return a norm's weight."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from profiler.models.attention import GroupedQueryAttention
 from profiler.models.decoder import Decoder, Layer
+from profiler.models.projection import project
 from profiler.models.step import ROTARY_BASE
 from profiler.mtp.rejection import draw, process
 
@@ -36,7 +37,7 @@ class PlacedCache:
         """Return a cache of one layer."""
         mixer = grouped(layer)
         shape = (batch, num_places, mixer.num_kv_heads, mixer.head_size)
-        return cls(mixer.qkv.new_zeros(shape), mixer.qkv.new_zeros(shape))
+        return cls(layer.mixer_norm.new_zeros(shape), layer.mixer_norm.new_zeros(shape))
 
     def attend(self, positions_BQ: Tensor) -> Attend:
         """Return attention that writes new tokens at these places and sees all places up to each token's own."""
@@ -58,7 +59,7 @@ def run_layer(layer: Layer, x_BQH: Tensor, positions_BQ: Tensor, attend: Attend)
     mixer, glue = grouped(layer), layer.glue
     n, k, d = mixer.num_q_heads, mixer.num_kv_heads, mixer.head_size
     b, q, _ = x_BQH.shape
-    heads = F.linear(glue.norm(x_BQH, layer.mixer_norm), mixer.qkv).view(b, q, -1, d)
+    heads = project(glue.norm(x_BQH, layer.mixer_norm), mixer.qkv, glue).view(b, q, -1, d)
     queries, gates, keys, values = torch.split(heads, [n, n if mixer.output_gate else 0, k, k], dim=2)
     turn = rotary(positions_BQ, d)
     queries = rotate(glue.norm(queries, mixer.q_norm), turn).transpose(1, 2)
@@ -66,7 +67,7 @@ def run_layer(layer: Layer, x_BQH: Tensor, positions_BQ: Tensor, attend: Attend)
     mixed = attend(queries, keys, values.transpose(1, 2)).transpose(1, 2).reshape(b, q, n * d)
     if mixer.output_gate:
         mixed = glue.gate(mixed, gates.reshape(b, q, n * d))
-    normed, total = glue.add_norm(F.linear(mixed, mixer.out), x_BQH, layer.ffn_norm)
+    normed, total = glue.add_norm(project(mixed, mixer.out, glue), x_BQH, layer.ffn_norm)
     return total + layer.ffn.forward(normed)
 
 
