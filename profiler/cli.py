@@ -179,6 +179,7 @@ def _add_device_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--train-tokens", type=int, metavar="N", help="also time a train step over N tokens")
     group.add_argument("--fleet", action="store_true", help="spread the work over all GPUs of this machine (Ray)")
     group.add_argument("--fleet-workers", type=int, metavar="N", help="GPUs of the fleet; on a CPU for tests only")
+    group.add_argument("--shared", action="store_true", help="measure though others compute on the GPU")
     group.add_argument("--eager", action="store_true", help="do not compile pointwise work on a GPU")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, routing and order")
 

@@ -6,7 +6,7 @@ The only file that sets threads. Does not know models.
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,7 +36,9 @@ class Device:
     versions: dict[str, str]
     telemetry: Telemetry | None = None
     limit_bytes: float | None = None
-    """Memory that may be taken, where another process has asked the device."""
+    """Memory that may be taken, where it is known beforehand: of a fleet's worker, of a shared GPU."""
+    shared_with: str | None = None
+    """Who else computed on the GPU."""
 
     def usable_bytes(self) -> float:
         """Return the memory that weights and caches may take together: the same whenever it is asked."""
@@ -56,12 +58,13 @@ class Device:
             torch.cuda.empty_cache()
 
 
-def open_device(kind: str, num_threads: int | None = None) -> Device:
+def open_device(kind: str, num_threads: int | None = None, *, is_shared: bool = False) -> Device:
     """Return the device, ready to measure.
 
     Args:
         kind: `cpu` or `cuda`.
         num_threads: CPU threads, pinned to as many cores; None takes all cores of this process.
+        is_shared: Take a GPU on which others compute, in the memory that they leave.
 
     Raises:
         DeviceError: No GPU, no driver, or another process on it.
@@ -71,11 +74,17 @@ def open_device(kind: str, num_threads: int | None = None) -> Device:
         return Device(torch.device("cpu"), cpu_name(_pin(num_threads)), None, CpuTimer(), versions)
     _check_gpu()
     telemetry = Telemetry(os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
-    telemetry.check_alone()
+    if not is_shared:
+        telemetry.check_alone()
+    others = telemetry.others()
     name = gpu_name(torch.cuda.get_device_name())
     gpu = load_gpu(name) if name in list_gpus() else None
     versions |= {"cuda": str(torch.version.cuda), "driver": telemetry.driver()}
-    return Device(torch.device("cuda"), name, gpu, CudaTimer(), versions, telemetry)
+    device = Device(torch.device("cuda"), name, gpu, CudaTimer(), versions, telemetry)
+    if not others:
+        return device
+    taken = sum(other.used_bytes or 0 for other in others)
+    return replace(device, limit_bytes=device.usable_bytes() - taken, shared_with=", ".join(map(str, others[:5])))
 
 
 def num_gpus() -> int:

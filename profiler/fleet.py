@@ -64,7 +64,9 @@ class OpenSampler:
         if self.request.device == "cpu" and hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, cores[number % len(cores) :: self.num_workers])
-        return Sampler(self.request, self.rank, open_device(self.request.device, self.request.num_threads))
+        request = self.request
+        device = open_device(request.device, request.num_threads, is_shared=request.is_shared)
+        return Sampler(request, self.rank, device)
 
 
 class Worker:

@@ -105,6 +105,7 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> ProfileReq
         routing_file=None if arguments.routing is None else str(arguments.routing),
         routing_sha256=None if arguments.routing is None else _checked_routing(arguments.routing, model, grid),
         fuses_glue=not arguments.eager,
+        is_shared=arguments.shared,
         seed=arguments.seed,
         command=shlex.join(["bebop", "profile", *argv])[:2000],
         num_workers=_num_workers(arguments),
@@ -121,12 +122,16 @@ def measure(request: ProfileRequest, output: Path | None) -> tuple[LatencyTrace,
     path = output or Path(f"{request.name}.parquet")
     rank = slice_rank(request.model, request.tp_size, request.ep_size)
     if request.num_workers is None:
-        return _measure(request, rank, open_device(request.device, request.num_threads), None, path)
+        return _measure(request, rank, _open(request), None, path)
     from profiler.fleet import Fleet, OpenSampler  # an extra: Ray
 
     make = OpenSampler(request, rank, request.num_workers)
     with Fleet(make, request.num_workers, on_gpus=request.device == "cuda") as fleet:
         return _measure(request, rank, fleet.device, fleet, path)
+
+
+def _open(request: ProfileRequest) -> Device:
+    return open_device(request.device, request.num_threads, is_shared=request.is_shared)
 
 
 def _measure(

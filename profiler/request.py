@@ -35,6 +35,8 @@ class ProfileRequest:
     """Of that file: what is measured depends on its content, not on where it lies."""
     fuses_glue: bool = True
     """On a GPU, whether pointwise work is compiled into single kernels."""
+    is_shared: bool = False
+    """Whether others may compute on the GPU meanwhile."""
     seed: int = 0
     command: str = "bebop profile"
     num_workers: int | None = None
@@ -45,8 +47,10 @@ class ProfileRequest:
         content = asdict(self)
         for field in ("budget_s", "command", "name", "num_workers", "routing_file"):
             del content[field]
-        if self.routing_sha256 is None:
-            del content["routing_sha256"]
+        # Options that came later leave the ledgers of those who do not use them alone.
+        for field, unused in (("routing_sha256", None), ("is_shared", False)):
+            if content[field] == unused:
+                del content[field]
         content["model"] = self.model.model_dump(mode="json")
         content["grid"]["extra"] = [str(point) for point in self.grid.extra]
         return content

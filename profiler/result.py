@@ -187,6 +187,8 @@ def _notes(request: ProfileRequest, device: "Device") -> str:
     if request.num_workers is not None:
         disturbed = "" if device.torch_device.type == "cuda" else ", which disturbed each other"
         notes.append(f"Samples were taken by up to {request.num_workers} workers at once{disturbed}.")
+    if device.shared_with is not None:
+        notes.append(f"NOT ALONE: {device.shared_with} computed on the GPU when it was opened.")
     if device.torch_device.type == "cpu":
         notes.append("No host gap: on a CPU the host is the device.")
     return " ".join(notes)

@@ -24,17 +24,30 @@ class Reading:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class OtherProcess:
+    """Somebody else on the GPU."""
+
+    pid: int
+    used_bytes: int | None
+    """None where the driver does not say."""
+
+    def __str__(self) -> str:
+        used = "memory unknown" if self.used_bytes is None else f"{self.used_bytes / 1e9:.1f} GB"
+        return f"pid {self.pid} ({used})"
+
+
 class Telemetry:
     """NVML of one GPU."""
 
-    def __init__(self, visible_devices: str = "0") -> None:
-        """Open NVML for the first of CUDA's visible devices, an index or a UUID.
+    def __init__(self, visible_devices: str = "0", nvml: Any = None) -> None:
+        """Open NVML for the first of CUDA's visible devices, an index or a UUID; `nvml` None imports pynvml.
 
         Raises:
             DeviceError: No package, no driver or no such GPU.
         """
         try:
-            self._nvml: Any = importlib.import_module("pynvml")
+            self._nvml: Any = nvml if nvml is not None else importlib.import_module("pynvml")
         except ImportError:
             raise DeviceError(
                 "nvidia-ml-py is not installed, and clocks belong to every sample; "
@@ -66,18 +79,20 @@ class Telemetry:
             throttle_reasons=int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
         )
 
-    def check_alone(self) -> None:
-        """Raise DeviceError where another process computes on the GPU; ask before the first use of CUDA."""
+    def others(self) -> list[OtherProcess]:
+        """Return who else computes on the GPU; none where a virtual machine hides them. Ask before using CUDA."""
         try:
-            others = [
-                process.pid
-                for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-                if process.pid != os.getpid()
-            ]
+            found = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         except self._nvml.NVMLError:
-            return  # some virtual machines hide processes
+            return []
+        return [OtherProcess(each.pid, each.usedGpuMemory) for each in found if each.pid != os.getpid()]
+
+    def check_alone(self) -> None:
+        """Raise DeviceError where another process computes on the GPU, unless the user shares it on purpose."""
+        others = self.others()
         if others:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
             raise DeviceError(
-                f"{len(others)} other process(es) compute on the GPU (pid {', '.join(map(str, others[:5]))}); "
-                "end them or take another GPU, then repeat"
+                f"the GPU is not free: {', '.join(map(str, others[:5]))}{more}; timings would be those of both; "
+                "end it, choose another GPU with CUDA_VISIBLE_DEVICES, or add --shared"
             )

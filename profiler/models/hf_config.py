@@ -59,13 +59,20 @@ def architecture_of(content: dict[str, Any], name: str, where: str) -> Architect
         raise UnsupportedModelError(f"{where}: model_type {family!r} is not one of {', '.join(FAMILIES)}; choose one")
     try:
         fields = _fields(text, str(family))
-        return Architecture(name=name, source=f"{where}, model_type {family}", **fields)
+        architecture = Architecture(name=name, source=f"{where}, model_type {family}", **fields)
     except KeyError as error:
         raise UnsupportedModelError(f"{where}: {error} is missing; add it or take another file") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "shape"
         raise UnsupportedModelError(f"{where}: {field}: {first['msg']}; correct the file") from None
+    except TypeError:  # a text or a list where a formula needs a number
+        raise UnsupportedModelError(
+            f"{where}: num_hidden_layers, layer_types or a size is not of its type; correct the file"
+        ) from None
+    if wrong := _shape_complaint(architecture):
+        raise UnsupportedModelError(f"{where}: {wrong}; correct the file")
+    return architecture
 
 
 def _fields(text: dict[str, Any], family: str) -> dict[str, Any]:
@@ -101,6 +108,20 @@ def _fields(text: dict[str, Any], family: str) -> dict[str, Any]:
         "mla": _mla(text) if is_mla else None,
         "attention": "MLA" if is_mla else ("hybrid GDN + GQA with output gate" if num_full < layers else "GQA"),
     }
+
+
+def _shape_complaint(a: Architecture) -> str | None:
+    """Return what no layer can be built of, though each number by itself is plausible."""
+    if a.num_kv_heads and a.num_q_heads % a.num_kv_heads:
+        return f"{a.num_q_heads} query heads do not share {a.num_kv_heads} key/value heads evenly"
+    if a.num_linear_k_heads and a.fact("num_linear_v_heads") % a.num_linear_k_heads:
+        return f"{a.num_linear_v_heads} linear value heads do not share {a.num_linear_k_heads} key heads evenly"
+    rotary = a.mla.rope_size if a.mla is not None else a.fact("head_size")
+    if rotary % 2:
+        return f"rotary positions turn pairs, and a head has {rotary} values"
+    if a.is_moe and (a.hidden_size % 8 or a.fact("expert_ffn_size") % 8):
+        return f"experts of {a.hidden_size} x {a.expert_ffn_size} are no multiples of 8, as grouped products need"
+    return None
 
 
 def _num_full_attention_layers(text: dict[str, Any], layers: int) -> int:
