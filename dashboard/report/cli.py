@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".html", ".csv", ".parquet", ".json", ".png", ".svg")
 MAX_FILE_BYTES = 64_000_000
+PICTURE_WIDTH_PX = 1080
 
 
 def main(argv: list[str]) -> int:
@@ -43,10 +44,13 @@ def main(argv: list[str]) -> int:
     if suffix not in SUFFIXES:
         raise ScenarioError(f"-o {arguments.out}: the suffix names the form; end it in {', '.join(SUFFIXES)}")
     sections = [_section(run, full=arguments.full and suffix == ".html") for run in arguments.runs]
-    content = _content(sections, suffix)
-    write_atomically(arguments.out, content)
-    about = {"path": str(arguments.out), "runs": len(sections), "bytes": len(content)}
-    print(json.dumps(about) if arguments.json else f"{arguments.out}: {len(sections)} runs, {len(content):,} bytes")
+    if suffix in (".png", ".svg"):
+        _draw([section.report for section in sections], arguments.out)
+    else:
+        write_atomically(arguments.out, _content(sections, suffix))
+    num_bytes = arguments.out.stat().st_size
+    about = {"path": str(arguments.out), "runs": len(sections), "bytes": num_bytes}
+    print(json.dumps(about) if arguments.json else f"{arguments.out}: {len(sections)} runs, {num_bytes:,} bytes")
     return ExitCode.OK
 
 
@@ -112,8 +116,6 @@ def _content(sections: "list[Section]", suffix: str) -> bytes:
         from dashboard.report.page import page
 
         return page(sections).encode()
-    if suffix in (".png", ".svg"):
-        return _picture(reports, suffix)
     from dashboard.report.export import as_csv, as_json, as_parquet
 
     if suffix == ".parquet":
@@ -121,10 +123,12 @@ def _content(sections: "list[Section]", suffix: str) -> bytes:
     return (as_csv(reports) if suffix == ".csv" else as_json(reports)).encode()
 
 
-def _picture(reports: list[RunReport], suffix: str) -> bytes:
+def _draw(reports: list[RunReport], path: Path) -> None:
+    """Draw the waterfall of the first run."""
+    from dashboard.picture import write_picture
     from dashboard.plots import waterfall
-    from dashboard.report.picture import draw
 
     if not reports or not reports[0].arms:
         raise ScenarioError("a picture needs a run with an arm; name one")
-    return draw(waterfall(reports[0], reports[0].best_arm), suffix)
+    figure = waterfall(reports[0], reports[0].best_arm).update_layout(paper_bgcolor="#FFFFFF")
+    write_picture(figure, path, PICTURE_WIDTH_PX)
