@@ -68,6 +68,9 @@ def request_of(arguments: argparse.Namespace, argv: Sequence[str]) -> EngineProf
         "--all": arguments.all,
         "--train-tokens": arguments.train_tokens,
         "--eager": arguments.eager,
+        "--fleet": arguments.fleet or arguments.fleet_workers is not None,
+        "--routing": arguments.routing is not None,
+        "--shared": arguments.shared,
         "--tp, --ep": arguments.tp > 1 or arguments.ep > 1,
     }
     for flag, value in foreign.items():
