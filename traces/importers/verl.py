@@ -189,7 +189,6 @@ VERL = Framework(
         "global_seqlen/",
         "response_length_non_aborted/",
         "perf/total_num_tokens",
-        "actor/pg_loss",
         "fully_async/",
     ),
     rules=RULES,
