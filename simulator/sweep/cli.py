@@ -98,8 +98,8 @@ def _parser() -> Parser:
     )
     add("--range", action="append", default=[], metavar="PATH=LO..HI", help="drawn by --random or --sobol, repeatable")
     many = parser.add_mutually_exclusive_group()
-    many.add_argument("--random", type=_count, metavar="N", help="points drawn from the ranges")
-    many.add_argument("--sobol", type=_count, metavar="N", help="the same, spread evenly (scrambled Sobol sequence)")
+    many.add_argument("--random", type=positive_number, metavar="N", help="points drawn from the ranges")
+    many.add_argument("--sobol", type=positive_number, metavar="N", help="the same, spread evenly (Sobol)")
     add("--design-seed", type=int, default=0, metavar="SEED", help="of the draws")
     add("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field at every point, repeatable")
     add("--arm", action="append", default=[], metavar="NAME", help="keep only this arm and the baseline, repeatable")
@@ -114,7 +114,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _count(text: str) -> int:
+def positive_number(text: str) -> int:
+    """Return a count; argparse quotes the name of this function."""
     count = int(text)
     if count < 1:
         raise ValueError(text)

@@ -83,7 +83,7 @@ def test_points_are_the_middle_of_the_prediction_unless_replications_are_asked_f
         (["--grid", "x"], "--grid x: not of the form path=values"),
         (["--grid", "arms.spec.k=1", "--workers", "0"], "--workers 0 is not between 1 and 1024"),
         (["--grid", "arms.spec.k=1", "--timeout", "0"], "--timeout 0 is not above 0"),
-        (["--range", "a=0..1", "--random", "0"], "argument --random: invalid _count value"),
+        (["--range", "a=0..1", "--random", "0"], "argument --random: invalid positive_number value"),
         (["--range", "a=0..1", "--random", "2", "--sobol", "2"], "not allowed with argument"),
         (["--grid", "arms.spec.k=1", "--address", "127.0.0.1:1"], "--address is of a Ray cluster; add --executor ray"),
         (["--grid", "arms.spec.k=1", "--set", "run.num_steps=0"], "run.num_steps: 0 is not"),
