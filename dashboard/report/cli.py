@@ -5,22 +5,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from simulator.errors import ScenarioError
 from simulator.scenario_file import list_scenarios, load_scenario
-from traces.complaint import complaint
 from traces.console import ExitCode, Parser
 from traces.errors import TraceError
 from traces.report import RunReport
+from traces.report_file import read_report
 from traces.store import write_atomically
-from traces.strict_json import parse
 
 if TYPE_CHECKING:
     from dashboard.report.page import Section
 
 SUFFIXES = (".html", ".csv", ".parquet", ".json", ".png", ".svg")
-MAX_FILE_BYTES = 64_000_000
 PICTURE_WIDTH_PX = 1080
 
 
@@ -52,21 +48,6 @@ def main(argv: list[str]) -> int:
     about = {"path": str(arguments.out), "runs": len(sections), "bytes": num_bytes}
     print(json.dumps(about) if arguments.json else f"{arguments.out}: {len(sections)} runs, {num_bytes:,} bytes")
     return ExitCode.OK
-
-
-def read_report(path: Path) -> RunReport:
-    """Return the report that a file holds.
-
-    Raises:
-        TraceError: No report, or one that is damaged; one line.
-    """
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise TraceError(f"{path}: above the limit of {MAX_FILE_BYTES} bytes; a report is smaller")
-    content = parse(path.read_bytes(), str(path))
-    try:
-        return RunReport.model_validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        raise TraceError(f"{path}: not a report of `bebop simulate -o`: {complaint(error, RunReport)}") from None
 
 
 def _section(run: str, *, full: bool) -> "Section":

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from simulator.compare.comparison import compare
 from simulator.compare.sides import BASELINE, Side, measured_side, predicted_side
 from simulator.errors import ComparisonError
-from traces.complaint import complaint
 from traces.console import ExitCode, Parser
-from traces.errors import TraceFormatError
 from traces.measured import MeasuredRun
 from traces.report import RunReport
+from traces.report_file import read_report
 from traces.store import load_trace, write_atomically
-from traces.strict_json import parse_object
 
-MAX_REPORT_BYTES = 64_000_000
 _HEAD_BYTES = 4096
 """Enough to see what kind of file it is."""
 
@@ -71,7 +66,7 @@ def read_run(path: str) -> MeasuredRun | RunReport:
         head = opened.read(_HEAD_BYTES)
     kind = "measured" if file.suffix == ".parquet" else _kind(head)
     if kind == "report":
-        return _read_report(file)
+        return read_report(file)
     if kind == "measured":
         return load_trace(file, MeasuredRun)
     if kind is not None:
@@ -127,17 +122,3 @@ def _kind(head: bytes) -> str | None:
             if b'"kind"' + colon + b'"' + kind.encode() + b'"' in text:
                 return kind
     return None
-
-
-def _read_report(file: Path) -> RunReport:
-    with file.open("rb") as opened:
-        data = opened.read(MAX_REPORT_BYTES + 1)
-    if len(data) > MAX_REPORT_BYTES:
-        raise TraceFormatError(f"{file}: larger than {MAX_REPORT_BYTES} bytes; a report is shorter, give another file")
-    parse_object(data, str(file))  # for its complaints: no JSON, a key twice
-    try:
-        return RunReport.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        raise TraceFormatError(
-            f"{file}: {complaint(error, RunReport)}; make the report again with `bebop simulate -o`"
-        ) from None

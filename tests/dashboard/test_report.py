@@ -153,8 +153,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     ("content", "line"),
     [
         ("{", "not JSON"),
-        ("[]", "not a report of `bebop simulate -o`"),
-        ('{"kind": "report"}', "not a report of `bebop simulate -o`"),
+        ("[]", "expected an object"),
+        ('{"kind": "report"}', "make the report again with `bebop simulate -o`"),
         (None, "no such file"),
     ],
 )
