@@ -13,8 +13,10 @@ from pydantic import Field, NonNegativeFloat
 
 from traces.base import Strict
 
-Software = Literal["vllm", "sglang", "sglang_no_overlap", "llama_cpp"]
-"""vLLM; SGLang with its overlap scheduler ("spec v2"); SGLang whose speculation runs without it; llama.cpp."""
+Software = Literal["vllm", "vllm_early", "vllm_piecewise", "sglang", "sglang_no_overlap", "llama_cpp"]
+"""vLLM from 0.11 on; before, when draft passes were launched piece by piece; vLLM whose CUDA graphs speculation
+downgrades to PIECEWISE (an attention backend without graphs for drafts, vllm-project/vllm #35387); SGLang with its
+overlap scheduler ("spec v2"), and SGLang whose speculation runs without it; llama.cpp."""
 
 
 class EngineHabits(Strict):
@@ -30,6 +32,8 @@ class EngineHabits(Strict):
     """Added to such a step per running sequence."""
     draft_launch_s: NonNegativeFloat = 0.0
     """A draft pass with its projection takes no less: its launches come from the host."""
+    piecewise_layer_s: NonNegativeFloat = 0.0
+    """Per layer of a verify pass of a model with recurrent layers, whose graphs leave them out. Assumed, not fitted."""
     recurrence_efficiency: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the memory peak at which the gated-DeltaNet decode kernel reads states; None: as GEMM."""
     fp8_bandwidth_factor: Annotated[float, Field(gt=0, le=1)] = 1.0

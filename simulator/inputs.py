@@ -343,6 +343,7 @@ def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceL
         target_overhead_s=scenario.engine.layer_overhead_s * architecture.num_layers,
         draft_overhead_s=scenario.engine.layer_overhead_s,
         habits=habits,
+        num_piecewise_layers=architecture.num_layers if architecture.num_linear_attention_layers else 0,
     )
 
 

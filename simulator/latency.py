@@ -60,10 +60,12 @@ class TraceLatency:
         target_overhead_s: float = 0.0,
         draft_overhead_s: float = 0.0,
         habits: EngineHabits | None = None,
+        num_piecewise_layers: int = 0,
     ) -> None:
         """Sort the trace's rows by operation; overheads are added to every target and every draft pass.
 
-        `habits` adds what an engine's host costs; None adds nothing.
+        `habits` adds what an engine's host costs, None nothing; `num_piecewise_layers` are those of a model with
+        recurrent layers.
 
         Raises:
             TraceCoverageError: No row has this layout.
@@ -72,6 +74,7 @@ class TraceLatency:
         self._allow = allow_extrapolation
         self._overhead_s = (target_overhead_s, draft_overhead_s)
         self._habits = habits
+        self._num_piecewise_layers = num_piecewise_layers
         self._rows = [row for row in trace.rows if (row.tp_size, row.ep_size) == (tp_size, ep_size)]
         if not self._rows:
             layouts = sorted({(row.tp_size, row.ep_size) for row in trace.rows})
@@ -142,6 +145,7 @@ class TraceLatency:
         if need.num_draft_tokens == 0:
             return np.broadcast_to(added_s, (need.max_batch, len(knots)))
         added_s = added_s + habits.speculative_step_s + habits.speculative_step_s_per_seq * running
+        added_s = added_s + habits.piecewise_layer_s * self._num_piecewise_layers
         projection = self._grids.get((Operation.LM_HEAD, 1))
         tail_s = np.zeros((need.max_batch, 1))
         if projection is not None:

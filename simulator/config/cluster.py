@@ -86,12 +86,13 @@ class EngineConfig(Strict):
         default=None, exclude_if=lambda value: value is None
     )
     """Speed of the engine over that of the latency source, overheads included; `bebop calibrate` fits it. None: 1."""
-    software: Literal["vllm", "sglang", "sglang_no_overlap", "llama_cpp"] | None = Field(
-        default=None, exclude_if=lambda value: value is None
+    software: Literal["vllm", "vllm_early", "vllm_piecewise", "sglang", "sglang_no_overlap", "llama_cpp"] | None = (
+        Field(default=None, exclude_if=lambda value: value is None)
     )
     """Whose host work between passes is added to the latency source, and whose kernels a roofline has
-    (`traces/data/kernels/engine_habits.json`); sglang_no_overlap: SGLang whose speculation runs without the overlap
-    scheduler. None: nobody's."""
+    (`traces/data/kernels/engine_habits.json`); vllm_early: before 0.11; vllm_piecewise: where speculation
+    downgrades CUDA graphs; sglang_no_overlap: SGLang whose speculation runs without the overlap scheduler. None:
+    nobody's."""
     prefix_cache: Literal["kept", "lost"] = "kept"
     """Whether the KV of earlier turns survives a tool call."""
     group_prefix: Literal["shared", "computed"] = "computed"

@@ -14,16 +14,25 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from simulator.engine_habits import EngineHabits, Software
-from simulator.scorecard.inference import Habits, Prepared, prepare
-from simulator.scorecard.rows import InferenceRow, published_rows
+from simulator.scorecard.inference import Habits, Prepared, prepare, score_rows
+from simulator.scorecard.rows import InferenceRow
 from simulator.scorecard.score import Scored, scored
 from traces.store import DATA_FOLDER
 
 HABITS_FILE = DATA_FOLDER / "kernels" / "engine_habits.json"
-SOFTWARE: tuple[Software, ...] = ("vllm", "sglang", "sglang_no_overlap", "llama_cpp")
+SOFTWARE: tuple[Software, ...] = (
+    "vllm",
+    "vllm_early",
+    "vllm_piecewise",
+    "sglang",
+    "sglang_no_overlap",
+    "llama_cpp",
+)
 _SHARES = ("recurrence_efficiency", "fp8_bandwidth_factor", "draft_expert_reuse")
 
 
+PIECEWISE_LAYER_S = 1e-4
+"""About ten launches at 10 us: what runs between the pieces of a layer's CUDA graphs; assumed."""
 _NOTHING = 1e-7
 """Seconds, or a share: what is fitted below it is none."""
 
@@ -44,6 +53,9 @@ class Fit:
     """Whether the rows' speedups are fitted, else their times per token."""
 
 
+_H20_PLAIN = tuple(f"angelslim-h20-qwen3-{size}-ar" for size in ("1.7b", "8b", "32b"))
+_H20_DRAFTED = tuple(f"angelslim-h20-qwen3-{size}-eagle3" for size in ("1.7b", "8b", "32b"))
+
 FITS: tuple[Fit, ...] = (
     Fit(
         "kernels",
@@ -54,25 +66,43 @@ FITS: tuple[Fit, ...] = (
     ),
     Fit(
         "expert_reuse",
-        "Qwen3.6-35B-A3B on a laptop (llama.cpp), experts on the host; the rows on Strix Halo and H200 check",
-        lambda row: row.id.startswith("lcpp-3060") and row.drafts > 0,
+        "Qwen3.6-35B-A3B on a laptop (llama.cpp, experts on the host) and on Strix Halo (vLLM) at even k; odd k and "
+        "all other mixtures of experts check",
+        lambda row: row.id.startswith(("lcpp-3060", "strix-q36-35b")) and row.drafts > 0 and row.drafts % 2 == 0,
         SOFTWARE,
         {"draft_expert_reuse": 0.2},
         of_speedup=True,
     ),
     Fit(
         "vllm_serving",
-        "Qwen3-32B on two H100 (vLLM), as far as the requests fit into the KV cache; the rows on four check",
-        lambda row: row.id.startswith("qwen3-32b-h100-tp2") and _fits_into_memory(row),
-        ("vllm",),
+        "plain decoding of Qwen3-32B on two H100 (vLLM 0.12) as far as the requests fit into the KV cache, and of "
+        "Qwen3-1.7B, -8B and -32B on one H20 (vLLM 0.11); the rows on four H100 and the other models check",
+        lambda row: (row.id.startswith("qwen3-32b-h100-tp2") and _fits_into_memory(row)) or row.id in _H20_PLAIN,
+        ("vllm", "vllm_early", "vllm_piecewise"),
         {"step_s": 5e-4, "step_s_per_seq": 5e-5},
     ),
     Fit(
         "vllm_drafts",
-        "EAGLE and EAGLE-3 heads on H100 (vLLM) at even k; odd k checks",
-        lambda row: row.id.startswith("vllm-20780-eagle") and row.drafts % 2 == 0,
+        "EAGLE-3 heads of Qwen3-1.7B, -8B and -32B on H20 (vLLM 0.11); those of the other models, and MTP, check",
+        lambda row: row.id in _H20_DRAFTED,
         ("vllm",),
+        {"speculative_step_s": 3e-4, "draft_launch_s": 3e-4},
+        of_speedup=True,
+    ),
+    Fit(
+        "vllm_early_drafts",
+        "EAGLE and EAGLE-3 heads of Llama-3.1-8B on H100 (vLLM 0.9) at even k; odd k checks",
+        lambda row: row.id.startswith("vllm-20780-eagle") and row.drafts % 2 == 0,
+        ("vllm_early",),
         {"speculative_step_s": 1e-3, "draft_launch_s": 8e-4},
+        of_speedup=True,
+    ),
+    Fit(
+        "vllm_piecewise",
+        "MTP of Qwen3.8-27B on A100 (vLLM 0.27, graphs downgraded) at k = 2; k = 1 and 3 check",
+        lambda row: row.id == "vllm-35387-k2",
+        ("vllm_piecewise",),
+        {"draft_launch_s": 1e-2},
         of_speedup=True,
     ),
     Fit(
@@ -95,25 +125,19 @@ def fit_of(row: InferenceRow) -> str | None:
     return None
 
 
-def fit_habits(rows: Sequence[InferenceRow], without_source: str | None = None) -> Habits:
-    """Return the habits that the rows give; a fit all of whose rows are of `without_source` is left out."""
+def fit_habits(rows: Sequence[InferenceRow]) -> Habits:
+    """Return the habits that the rows give; a fit none of whose rows is among them leaves its numbers as they are."""
     habits: Habits = {software: EngineHabits() for software in SOFTWARE}
+    for software in ("vllm_early", "vllm_piecewise"):
+        habits[software] = EngineHabits(piecewise_layer_s=PIECEWISE_LAYER_S)
     for fit in FITS:
-        chosen = [row for row in rows if fit.chooses(row) and row.source != without_source]
-        if without_source is not None and source_of(fit, rows) == without_source:
-            chosen = []
+        chosen = [row for row in rows if fit.chooses(row)]
         if chosen:
             found = _solve(fit, [prepare(row, habits) for row in chosen])
             for software in fit.engines:
                 names = (*habits[software].fitted_on, fit.name)
                 habits[software] = habits[software].model_copy(update={**found, "fitted_on": names})
     return habits
-
-
-def source_of(fit: Fit, rows: Sequence[InferenceRow]) -> str:
-    """Return the publication of a fit's rows, versions and numbers of its parts left out."""
-    chosen = [row for row in rows if fit.chooses(row)]
-    return publication(chosen[0]) if chosen else ""
 
 
 def publication(row: InferenceRow) -> str:
@@ -133,24 +157,13 @@ def write_habits(habits: Habits) -> None:
 
 
 def leave_one_source_out(rows: Sequence[InferenceRow]) -> dict[str, list[Scored]]:
-    """Return, for the publication behind each fit, its rows predicted with habits that never saw that publication."""
-    from simulator.scorecard.inference import score_rows
-
+    """Return, for each publication that a fit has rows of, its rows predicted by fits that never saw it."""
+    fitted = dict.fromkeys(publication(row) for row in rows if fit_of(row) is not None)
     left_out: dict[str, list[Scored]] = {}
-    for fit in FITS:
-        name = source_of(fit, rows)
-        if not name or name in left_out:
-            continue
-        of_it = [row for row in rows if publication(row) == name]
+    for name in fitted:
         blind = fit_habits([row for row in rows if publication(row) != name])
-        left_out[name] = scored(score_rows(of_it, habits=blind))
+        left_out[name] = scored(score_rows([row for row in rows if publication(row) == name], habits=blind))
     return left_out
-
-
-def stored_fit_rows() -> dict[str, list[str]]:
-    """Return the ids of each fit's rows among the shipped ones."""
-    rows = published_rows()
-    return {fit.name: [row.id for row in rows if fit.chooses(row)] for fit in FITS}
 
 
 def _solve(fit: Fit, prepared: Sequence[Prepared]) -> dict[str, float]:

@@ -48,6 +48,9 @@ _SAME_SHAPE = {
     "deepseekv31": "DeepSeek-V3",
     "mimo7b": "MiMo-7B-RL",
     "glm46": "GLM-4.5",
+    "kimik25": "Kimi-K2",
+    "qwen3coder30ba3b": "Qwen3-30B-A3B",
+    "qwen3codernext": "Qwen3-Next-80B-A3B",
     "deepseekr1distillllama8b": "Llama-3.1-8B",
     "deepseekr1distillllama70b": "Llama-3.1-70B",
     "deepseekr1distillqwen7b": "Qwen2.5-Math-7B",
@@ -96,6 +99,8 @@ _DRAFTS: tuple[tuple[str, DraftKind], ...] = (
     ("mtp", "mtp"),
     ("nextn", "mtp"),
 )
+_VLLM_CAPTURES_DRAFTS_FROM = (0, 11, 0)
+"""vLLM release from which EAGLE's draft passes are taken to run inside CUDA graphs; assumed from release dates."""
 _OVERLAPS_FROM = (0, 5, 10)
 """SGLang release from which speculation is taken to run under the overlap scheduler ("spec v2"); assumed: it was
 experimental in 0.5.6 and is the default in 0.5.23."""
@@ -181,8 +186,14 @@ def find_software(engine: str, source: str) -> tuple[Software | None, list[Assum
     lower = engine.lower()
     if "simulat" in lower:
         raise MissingFactError("engine: a simulation, not a measurement")
+    if "vllm" in lower and "piecewise" in lower:
+        return "vllm_piecewise", []
     if "vllm" in lower:
-        return "vllm", []
+        version = _version(engine) or _version(source)
+        if version is None:
+            said = Assumption("engine version", "before 0.11", "blank; the earlier releases gain least from drafts")
+            return "vllm_early", [said]
+        return ("vllm" if version >= _VLLM_CAPTURES_DRAFTS_FROM else "vllm_early"), []
     if "sglang" in lower:
         version = _version(engine) or _version(source)
         if version is None or version >= _OVERLAPS_FROM:

@@ -90,6 +90,7 @@ def tpot_s(deployment: Deployment, load: Load, num_draft_tokens: int = 0, accept
 
 def step_table(deployment: Deployment, batch: int, context_tokens: float, num_draft_tokens: int) -> StepTable:
     """Return the costs of one replica around a batch and a context."""
+    a = deployment.architecture
     trace = _trace(
         replace(deployment, habits=deployment.habits.of_kernels),
         batch,
@@ -102,6 +103,7 @@ def step_table(deployment: Deployment, batch: int, context_tokens: float, num_dr
         ep_size=deployment.ep_size,
         allow_extrapolation=True,
         habits=deployment.habits,
+        num_piecewise_layers=a.num_layers if a.num_linear_attention_layers else 0,
     )
     table, _ = latency.step_table(Need("row", num_draft_tokens, batch, round(context_tokens), float("inf")))
     return table

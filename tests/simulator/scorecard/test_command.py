@@ -68,7 +68,7 @@ def test_a_folder_of_scenarios_is_scored_as_simulate_answers(tmp_path: Path) -> 
     text = TINY + '\n[[measured]]\narm = "mtp"\nquantity = "step_s"\nspeedup = 1.2\nsource = "a log"\n'
     (tmp_path / "one.toml").write_text(text)
     (tmp_path / "broken.toml").write_text("name = 3")
-    (tmp_path / "bare.toml").write_text(TINY)
+    (tmp_path / "bare.toml").write_text(TINY.replace("num_steps = 3", "num_steps = 2"))
     by_id = {entry.id: entry for entry in score_scenarios(tmp_path)}
     report = simulate(parse_scenario(text, "one.toml"))
     scored = by_id["one.toml#0"]
