@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from simulator.config import AcceptanceConfig, FullyAsyncPolicy, MeasuredConfig, Scenario
-from simulator.explain import STAGES, geometric_mean, waterfall
+from simulator.explain import geometric_mean, waterfall
 from simulator.inputs import BASELINE, Inputs
 from simulator.metrics import Outcome
 from simulator.provenance import input_origins
@@ -69,7 +69,7 @@ def _arm_report(inputs: Inputs, results: Results, name: str) -> ArmReport:
     end_to_end = [b.step_s / m.step_s for b, m in zip(base, mine, strict=True)]
     stages = {
         stage: [b / m for b, m in zip(results.stages[BASELINE][stage], results.stages[name][stage], strict=True)]
-        for stage in STAGES
+        for stage in results.stages[name]
     }
     share = mean(outcome.rollout_share for outcome in base)
     return ArmReport(
@@ -97,7 +97,7 @@ def _arm_report(inputs: Inputs, results: Results, name: str) -> ArmReport:
         wasted_tokens_fraction=mean(outcome.wasted_fraction for outcome in mine),
         lost=_lost_work([outcome.lost for outcome in mine]),
         waterfall=()
-        if name == BASELINE
+        if name == BASELINE or not stages
         else tuple(waterfall([outcome.accept_length for outcome in mine], stages, end_to_end)),
         by_step=_by_step(inputs, mine, base),
     )

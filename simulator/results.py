@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from simulator.explain import STAGES
 from simulator.metrics import Outcome
 from simulator.setups import Setup
 
@@ -17,7 +16,7 @@ class Replication:
 
     outcomes: dict[str, Outcome]
     stages: dict[str, dict[str, float]]
-    """Arm -> counterfactual -> seconds per step."""
+    """Arm -> counterfactual -> seconds per step; none where no waterfall was asked for."""
     warnings: tuple[str, ...]
     setups: dict[Setup, Outcome] = field(default_factory=dict)
     """Plain decoding under the set-ups that measured rows compare."""
@@ -45,7 +44,7 @@ def gather(done: Sequence[Replication]) -> Results:
         warnings.setdefault(re.sub(r"\d+ %|\d{4,}", "#", warning), warning)  # the same fact about another draw
     return Results(
         {name: [replication.outcomes[name] for replication in done] for name in names},
-        {name: {stage: [r.stages[name][stage] for r in done] for stage in STAGES} for name in names},
+        {name: {stage: [r.stages[name][stage] for r in done] for stage in done[0].stages[name]} for name in names},
         tuple(warnings.values()),
         {setup: [replication.setups[setup] for replication in done] for setup in done[0].setups},
     )

@@ -24,7 +24,9 @@ MAX_THREADS = 8
 """Replications run at a time; each holds the workload of a whole run."""
 
 
-def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> RunReport:
+def simulate(
+    scenario: Scenario, *, progress: Callable[[float], None] | None = None, with_waterfall: bool = True
+) -> RunReport:
     """Predict what the scenario asks.
 
     Replications run in threads, as many as there are cores (the kernels do not hold the interpreter's lock); the
@@ -33,6 +35,7 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
     Args:
         scenario: The question.
         progress: Called with the share of the work that is done, 0..1, always from the calling thread.
+        with_waterfall: Whether to run what explains a speedup: four more runs for each one. No other number changes.
 
     Raises:
         ScenarioError: The scenario cannot be run as written; one line.
@@ -47,7 +50,8 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
     executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
     try:
         futures = [
-            executor.submit(_replicate, inputs, setups, i, ticks, stop) for i in range(scenario.run.replications)
+            executor.submit(_replicate, inputs, setups, i, ticks, stop, STAGES if with_waterfall else ())
+            for i in range(scenario.run.replications)
         ]
         for done in range(1, total + 1):
             if not _wait_for_tick(ticks, futures):
@@ -73,7 +77,12 @@ def _wait_for_tick(ticks: Queue[None], futures: Sequence[Future[Replication]]) -
 
 
 def _replicate(
-    inputs: Inputs, setups: dict[Setup, Inputs], replication: int, ticks: Queue[None], stop: Event
+    inputs: Inputs,
+    setups: dict[Setup, Inputs],
+    replication: int,
+    ticks: Queue[None],
+    stop: Event,
+    stages: Sequence[str],
 ) -> Replication:
     """Run every arm and its counterfactuals, and every set-up, once; give up between two runs when told to stop."""
     scenario = inputs.scenario
@@ -88,7 +97,7 @@ def _replicate(
         result.outcomes[name] = measure(run_cluster(parts), parts, scenario.warmup_steps)
         counterfactual = Counterfactual(result.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
         result.stages[name] = {}
-        for stage in STAGES:
+        for stage in stages:
             if stop.is_set():
                 raise CancelledError
             staged = counterfactual.apply(stage, parts)

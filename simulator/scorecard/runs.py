@@ -146,7 +146,7 @@ def _report(job: Job) -> RunReport | str:
     from simulator.run import simulate  # compiled kernels: slow to import, and only workers need them
 
     try:
-        return simulate(compared_arms(load_scenario(job.path)))
+        return simulate(compared_arms(load_scenario(job.path)), with_waterfall=False)
     except (SimulatorError, TraceError, OSError) as error:
         return str(error).splitlines()[0]
 

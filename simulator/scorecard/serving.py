@@ -8,7 +8,7 @@ B is what fits into the KV cache. Does not know rows, nor where its inputs come 
 """
 
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -123,7 +123,7 @@ def prefill_seconds(table: StepTable, tokens: float) -> float:
     return alone + table.attention_s_per_token2 * tokens**2 / 2
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _trace(deployment: Deployment, batch: int, context_tokens: int, num_draft_tokens: int) -> LatencyTrace:
     gpu = deployment.gpu
     if deployment.tp_size > 1 and gpu.nvlink_bytes_per_s is None:

@@ -29,6 +29,7 @@ WHY: tuple[tuple[str, str], ...] = (
     ),
     ("specforge", "SGLang's host work is more on two GPUs than on the one that it was fitted on"),
     ("kimi", "plain decoding is as far off: what eight GPUs wait for beyond their all-reduces is not known"),
+    ("vllm-35387", "a GA100 of 64 GB, whose bandwidth is not published, is taken for an A100"),
     ("rtxpro", "fp4's own peak and kernels are not modelled"),
     ("eagle", "accept length of another engine at batch 1; whether it holds at every batch is not published"),
     ("vllm-16035", "an early vLLM V1; its CUDA graphs and host work are not those of the release that was fitted"),

@@ -87,3 +87,10 @@ def test_arms_that_nothing_was_measured_of_do_not_change_the_others() -> None:
     whole, part = simulate(scenario), simulate(compared_arms(scenario))
     assert set(part.arms) == {"to", "rs_e2e_tv"}
     assert part.measured == whole.measured
+
+
+def test_a_report_without_a_waterfall_is_the_same_in_everything_else() -> None:
+    scenario = load_scenario("skyrl-qwen3.5-9b", ["run.num_steps=4", "run.replications=2"])
+    whole, part = simulate(scenario), simulate(scenario, with_waterfall=False)
+    bare = {name: arm.model_copy(update={"waterfall": ()}) for name, arm in whole.arms.items()}
+    assert part == whole.model_copy(update={"arms": bare})
