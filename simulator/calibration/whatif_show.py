@@ -19,7 +19,7 @@ def render(report: WhatIfReport) -> str:
     )
     lines += wrapped(
         f"Generation is {100 * report.rollout_share:.0f} % of a plain step, so that no drafts of this generation "
-        f"speedup gain more than {report.amdahl_bound:.2f}x , 1/(R/s+1-R). The {len(report.steps)} steps below "
+        f"speedup gain more than {report.amdahl_bound:.2f}x (1/(R/s+1-R)). The {len(report.steps)} steps below "
         f"take {report.drafted_hours:.2f} h instead of {report.plain_hours:.2f} h."
     )
     if report.logged_over_drafts is not None:

@@ -111,7 +111,8 @@ def logged_steps(run: MeasuredRun) -> LoggedSteps:
     mean = _values(steps, "response_tokens_mean")
     prompt = np.nan_to_num(_values(steps, "prompt_tokens_mean"), nan=0.0)
     clipped = np.nan_to_num(_values(steps, "clipped_fraction"), nan=0.0)
-    longest = _values(steps, "response_tokens_max")
+    # Statistics may be of the responses trained on alone; any longer response that is logged was generated too.
+    longest = np.fmax(_values(steps, "response_tokens_max"), _values(steps, "slowest_tokens"))
     tails = tuple(
         tail(m, None if np.isnan(x) else x, c, n) for m, x, c, n in zip(mean, longest, clipped, sequences, strict=True)
     )

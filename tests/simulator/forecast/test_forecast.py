@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from simulator.forecast import ForecastError, forecast, forecast_report
+from simulator.forecast.steps import logged_steps
 from tests.simulator.forecast.logs import EXCERPT, Engine, made_up_run, run_of
 from traces.measured import MeasuredRun, MeasuredStep, Quality, Setup
 from traces.store import load_trace
@@ -136,6 +137,12 @@ def test_a_log_that_says_too_little_is_refused_in_one_line(run: MeasuredRun, sai
 def test_a_fraction_that_leaves_nothing_is_refused(fraction: float) -> None:
     with pytest.raises(ForecastError, match="between 0 and 1"):
         forecast(made_up_run(9), fraction)
+
+
+def test_a_longer_response_than_those_trained_on_counts_as_generated() -> None:
+    run = made_up_run(20)
+    told = [step.model_copy(update={"response_tokens_max": 3000.0, "slowest_tokens": 8000.0}) for step in run.steps]
+    assert (logged_steps(run_of(told)).generation[:, 0] == 8000.0).all()
 
 
 def test_lengths_that_never_differ_are_forecast_all_the_same() -> None:
