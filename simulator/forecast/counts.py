@@ -31,7 +31,7 @@ def trained_sequences(steps: Sequence[MeasuredStep]) -> F64:
     denominators.
     """
     logged = [step.num_sequences for step in steps]
-    if None not in logged:
+    if all(logged):
         return np.array(logged, float)
     # Known at some steps only, it was divided out of totals and came out whole by chance: there is a filter.
     choices = [_choices(step) for step in steps]
@@ -76,7 +76,8 @@ def _whole_ratio(step: MeasuredStep) -> float:
     if not step.total_tokens or per_response <= 0 or step.prompt_tokens_mean is None:
         return float("nan")
     ratio = step.total_tokens / per_response
-    return float(round(ratio)) if abs(ratio - round(ratio)) < 2e-7 * ratio + 1e-6 else float("nan")
+    is_whole = round(ratio) > 0 and abs(ratio - round(ratio)) < 2e-7 * ratio + 1e-6
+    return float(round(ratio)) if is_whole else float("nan")
 
 
 def _most(step: MeasuredStep) -> int:

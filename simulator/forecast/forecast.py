@@ -23,6 +23,8 @@ BAND: Final = 0.8
 """Share of later steps that a band is to hold."""
 MIN_STEPS: Final = 4
 """Usable steps of a log below which there is nothing to forecast."""
+_WIDEST: Final = 10.0
+"""Logarithm of the widest half of a band: beyond it nothing is known."""
 MIN_FIRST: Final = 2
 """Steps of the first part: a warm-up and another."""
 _PASSES: Final = ("train", "log_prob", "reference", "critic")
@@ -217,7 +219,7 @@ def _prediction(fitted: Fit, features: F64) -> Prediction:
 
 
 def _band(seconds: F64, deviation: F64, spread: Fit, fitted: Fit | None) -> Prediction:
-    factor = np.exp(spread.quantile(BAND) * deviation)
+    factor = np.exp(np.minimum(spread.quantile(BAND) * deviation, _WIDEST))
     return Prediction(seconds, seconds / factor, seconds * factor, fitted)
 
 

@@ -119,7 +119,7 @@ def logged_steps(run: MeasuredRun) -> LoggedSteps:
     replicas = num_replicas(run)
     square = np.array([one.moment(2) for one in tails])
     generated, read = sequences * mean / replicas, sequences * (square / 2 + prompt * mean) / replicas
-    total = _values(steps, "total_tokens") / _aggregated(steps)
+    total = _positive(steps, "total_tokens") / _aggregated(steps)
     all_tokens = np.where(np.isnan(total), sequences * (mean + prompt), total)
     return LoggedSteps(
         run=run,
@@ -155,8 +155,8 @@ def _sequences(run: MeasuredRun, steps: list[MeasuredStep]) -> tuple[F64, list[s
     """Return how many responses each step generated, and what had to be assumed for it."""
     per_response = _values(steps, "response_tokens_mean") + _values(steps, "prompt_tokens_mean")
     # A filtered mean stands for more responses than were generated; what counts is that tokens come out right.
-    sequences = _values(steps, "total_tokens") / per_response
-    sequences = np.where(np.isnan(sequences), _values(steps, "num_sequences"), sequences) / _aggregated(steps)
+    sequences = _positive(steps, "total_tokens") / per_response
+    sequences = np.where(np.isnan(sequences), _positive(steps, "num_sequences"), sequences) / _aggregated(steps)
     setup, notes = run.setup, []
     if np.isnan(sequences).any():
         stated = (setup.groups_per_step or 0) * (setup.group_size or 1)
@@ -185,6 +185,12 @@ def _aggregated(steps: list[MeasuredStep]) -> F64:
 
 def _values(steps: list[MeasuredStep] | tuple[MeasuredStep, ...], name: str) -> F64:
     return np.array([np.nan if getattr(step, name) is None else getattr(step, name) for step in steps], float)
+
+
+def _positive(steps: list[MeasuredStep], name: str) -> F64:
+    """Return a count whose 0 says that nobody counted."""
+    values = _values(steps, name)
+    return np.where(values > 0, values, np.nan)
 
 
 def _listed(steps: list[MeasuredStep]) -> str:
