@@ -73,6 +73,15 @@ def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scena
     Raises:
         ScenarioError: One line with `name`, the field, the value, the limit and the next step.
     """
+    return parse_fields(scenario_fields(text, name, overrides), name)
+
+
+def scenario_fields(text: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the fields of a TOML text as they are written, its question and the overrides among them.
+
+    Raises:
+        ScenarioError: Not TOML, or an override leads nowhere; one line.
+    """
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -86,7 +95,7 @@ def parse_scenario(text: str, name: str, overrides: Sequence[str] = ()) -> Scena
     for path, value in _leaves(content):
         if isinstance(value, datetime.date | datetime.time):
             raise ScenarioError(f"{name}: {path}: {value} is a date or a time; no field is one, quote it or remove it")
-    return parse_fields(content, name)
+    return content
 
 
 def parse_fields(content: dict[str, Any], name: str) -> Scenario:

@@ -25,7 +25,7 @@ from simulator.forecast.fit import fit
 from simulator.forecast.forecast import steady_part
 from simulator.forecast.steps import ForecastError, LoggedSteps, logged_steps
 from simulator.inputs import resolve
-from simulator.scenario_file import parse_scenario, set_field
+from simulator.scenario_file import parse_fields, set_field
 from traces.base import Origin
 from traces.measured import MeasuredRun
 
@@ -76,7 +76,7 @@ def calibrate(run: MeasuredRun, content: dict[str, Any], name: str, source: str)
         ForecastError: The log has too few usable steps, or is of another batch than the scenario; one line.
         ScenarioError: The scenario cannot be run.
     """
-    scenario = parse_content(content, name)
+    scenario = parse_fields(content, name)
     logged = logged_steps(run)
     _check(logged, scenario, name)
     notes = [*logged.left_out, *logged.notes]
@@ -95,18 +95,13 @@ def calibrate(run: MeasuredRun, content: dict[str, Any], name: str, source: str)
     else:
         said.append("trainer.s_per_token: the log has no training seconds; the scenario's trainer stays")
     if engine is None and not said:
-        overlapped = fit_overlapped(parse_content(new, name), logged, steady)
+        overlapped = fit_overlapped(parse_fields(new, name), logged, steady)
         values.append(overlapped)
         if overlapped.is_told:
             _set(new, "engine.efficiency", _round(overlapped.value), source, overlapped)
-    calibrated = parse_content(new, name)
+    calibrated = parse_fields(new, name)
     match = match_step(calibrated, logged, steady, engine, trainer, values)
     return Calibration(logged, new, calibrated, tuple(values), match, (*notes, *said), engine, trainer)
-
-
-def parse_content(content: dict[str, Any], name: str) -> Scenario:
-    """Return the scenario that a content as of tomllib states."""
-    return parse_scenario(to_toml(content), name)
 
 
 def _check(logged: LoggedSteps, scenario: Scenario, name: str) -> None:
@@ -119,6 +114,12 @@ def _check(logged: LoggedSteps, scenario: Scenario, name: str) -> None:
     if workload.kind != "synthetic":
         raise ForecastError(
             f"{name}: workload.kind is {workload.kind}, whose lengths are no parameters; calibrate a synthetic workload"
+        )
+    is_asynchronous, kind = logged.run.setup.is_asynchronous, scenario.policy.kind
+    if (is_asynchronous is False and kind == "fully_async") or (is_asynchronous and kind == "synchronous"):
+        raise ForecastError(
+            f"{name}: policy.kind is {kind}, but generation and training "
+            f"{'overlap' if is_asynchronous else 'alternate'} in {logged.run.name}; state the policy of the logged run"
         )
     stated, found = workload.prompts_per_step * workload.group_size, float(np.median(logged.num_sequences))
     if not logged.notes and abs(stated / found - 1) > _BATCH_TOLERANCE:
@@ -133,7 +134,7 @@ def _engine(
 ) -> tuple[EngineFit | None, list[str]]:
     """Return the replayed engine; None, and why nothing else can be tried, where generation cannot be replayed."""
     generation = logged.seconds["generation"]
-    scenario = parse_content(content, name)
+    scenario = parse_fields(content, name)
     timed = np.flatnonzero(steady & np.isfinite(generation))
     if logged.is_asynchronous or scenario.policy.kind == "fully_async":
         return None, []
@@ -143,7 +144,7 @@ def _engine(
     gap_s = scenario.engine.layer_overhead_s * resolve(scenario).architecture.num_layers
     bare["engine"].pop("efficiency", None)
     bare["engine"]["layer_overhead_s"] = 0.0
-    inputs = resolve(with_logged_arm(parse_content(bare, name), logged.run))
+    inputs = resolve(with_logged_arm(parse_fields(bare, name), logged.run))
     return fit_engine(inputs, logged, timed.tolist(), arm_name(logged_arm(logged.run)), gap_s), []
 
 

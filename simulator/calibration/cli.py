@@ -1,10 +1,10 @@
 """`bebop calibrate`: parse, call one function, print."""
 
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.scenario_file import parse_scenario, read_scenario
+from simulator.scenario_file import parse_fields, read_scenario, scenario_fields
 from traces.console import ExitCode, Parser
 
 
@@ -16,11 +16,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("log", nargs="+", type=Path, help="log files of one run, or a measured run (`bebop import`)")
     parser.add_argument("--scenario", required=True, help="bundled name or TOML file that states the run")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field, repeatable")
     parser.add_argument("-o", "--out", type=Path, metavar="NEW.toml", help="write the calibrated scenario")
     parser.add_argument("--format", default="auto", metavar="NAME", help="framework of the log (auto)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     arguments = parser.parse_args(argv)
-    content, name = read_content(arguments.scenario)
+    content, name = read_fields(arguments.scenario, arguments.set)
 
     from simulator.calibration.calibrate import calibrate  # compiled kernels: slow to import
     from simulator.calibration.report import calibration_report
@@ -43,14 +44,13 @@ def main(argv: list[str]) -> int:
     return ExitCode.OK
 
 
-def read_content(name_or_path: str) -> tuple[dict[str, Any], str]:
-    """Return a scenario as tomllib reads it, its question included, and the name of its file.
+def read_fields(name_or_path: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return a scenario's fields as they are written, overrides among them, and the name of its file.
 
     Raises:
         ScenarioError: No such scenario, or one that cannot be run; one line.
     """
     text, path = read_scenario(name_or_path)
-    scenario = parse_scenario(text, path.name)
-    content = tomllib.loads(text)
-    content.setdefault("question", scenario.question)
-    return content, path.name
+    fields = scenario_fields(text, path.name, overrides)
+    parse_fields(fields, path.name)  # what is wrong with it shows before anything is fitted
+    return fields, path.name

@@ -3,11 +3,10 @@ from functools import cache
 import pytest
 
 from simulator.calibration import Calibration, calibrate
-from simulator.calibration.calibrate import parse_content
 from simulator.forecast import ForecastError
 from simulator.provenance import check_origins
 from simulator.run import simulate
-from simulator.scenario_file import parse_scenario
+from simulator.scenario_file import parse_fields, parse_scenario
 from tests.simulator.calibration.runs import TRUE, believed, log_of, truth
 from tests.simulator.forecast.logs import run_of
 from traces.base import Origin
@@ -41,6 +40,7 @@ def test_what_the_log_tells_only_together_is_said() -> None:
 
 def test_the_length_tail_comes_back() -> None:
     lengths = calibrated().scenario.workload.response_tokens  # type: ignore[union-attr]
+    assert lengths.kind == "lognormal"
     assert lengths.sigma == pytest.approx(0.9, abs=0.1)
     assert calibrated().scenario.workload.length_drift is not None  # type: ignore[union-attr]
 
@@ -54,7 +54,7 @@ def test_the_calibrated_step_is_the_logged_one() -> None:
 
 
 def test_only_what_is_open_changes() -> None:
-    before, after = parse_content(believed(), "believed.toml"), calibrated().scenario
+    before, after = parse_fields(believed(), "believed.toml"), calibrated().scenario
     changed = {
         "trainer": None,
         "weight_sync": None,
@@ -127,6 +127,11 @@ def test_a_log_without_weight_syncs_leaves_the_stated_ones_and_says_so() -> None
 def test_another_batch_than_the_logged_one_is_refused() -> None:
     with pytest.raises(ForecastError, match="state the batch of the logged run"):
         calibrate(log_of(truth()), believed("workload.prompts_per_step=64"), "believed.toml", "made-up.log")
+
+
+def test_another_policy_than_the_logged_one_is_refused() -> None:
+    with pytest.raises(ForecastError, match="alternate in made-up; state the policy"):
+        calibrate(log_of(truth()), believed(*ASYNC), "believed.toml", "made-up.log")
 
 
 def test_two_steps_are_too_few() -> None:
