@@ -10,7 +10,7 @@ LLAMACPP ?= xllamacpp gguf
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py turns.py peer.py roofline.py scorecard.py acceptance.py aiconfigurator_check.py engine_check.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,rollout.py scale.py turns.py peer.py roofline.py scorecard.py acceptance.py aiconfigurator_check.py mtp_speed.py engine_check.py))
 
 .PHONY: help setup run test check bench
 

@@ -19,7 +19,7 @@ from torch import Tensor
 SEARCHED_FROM = 4096
 """Vocabulary from which a CPU draws by search."""
 
-CACHED_VALUES = 600_000
+CACHED_VALUES = 310_000
 """Values of one array that a CPU works on at once."""
 
 Verified = tuple[Tensor, Tensor]
@@ -141,13 +141,20 @@ def block_chances(target_BkV: Tensor, draft_Bk: Tensor, proposal_BkV: Tensor | N
         weight_B = (weight_B * ratio_Bk[:, position]).clamp(max=1.0)
         weights.append(weight_B)
         if position + 1 < num_drafts:
-            after = (weight_B[:, None] * target_BkV[:, position + 1] - proposal_BkV[:, position + 1]).clamp(min=0.0)
-            left_B = after.sum(-1)
+            left_B = _left_over(weight_B, target_BkV[:, position + 1], proposal_BkV[:, position + 1])
             # 1 - weight first: left + 1 would round a small left away, and the chance would be anything.
             chances.append(left_B / (left_B + (1.0 - weight_B)).clamp(min=1e-30))
         else:
             chances.append(weight_B)
     return Chances(torch.stack(chances, dim=1), torch.stack(weights, dim=1))
+
+
+def _left_over(weight_B: Tensor, target_BV: Tensor, proposal_BV: Tensor) -> Tensor:
+    """Return sum of (w p - q)_+, [B], in pieces that caches hold, each changed in place."""
+    sums = []
+    for rows in _pieces(target_BV):
+        sums.append((target_BV[rows] * weight_B[rows, None]).sub_(proposal_BV[rows]).relu_().sum(-1))
+    return torch.cat(sums)
 
 
 def leading(passed_Bk: Tensor) -> Tensor:
@@ -245,10 +252,10 @@ VERIFIERS: dict[str, VerifyRule] = {
 """How drafts are checked, by the names that scenarios use."""
 
 
-def _pieces(target_BkV: Tensor) -> list[slice]:
+def _pieces(target: Tensor) -> list[slice]:
     """Return which sequences to treat at once: all on a GPU, as many as its caches hold on a CPU."""
-    batch, _, vocab = target_BkV.shape
-    size = batch if target_BkV.device.type != "cpu" else max(1, CACHED_VALUES // vocab)
+    batch, vocab = target.shape[0], target.shape[-1]
+    size = batch if target.device.type != "cpu" else max(1, CACHED_VALUES // vocab)
     return [slice(begin, begin + size) for begin in range(0, batch, size)]
 
 

@@ -36,6 +36,8 @@ class EngineSettings:
     """Forced P(first j drafts accepted), j = 1..k (`--spec-synth-rates`); None: as the weights have it."""
     drops_drafts: bool = False
     """Make k drafts in every step, and verify none (`--spec-draft-n-min` above k)."""
+    samples_drafts: bool = False
+    """Draw drafts from the 10 likeliest tokens and verify by rejection sampling; else the likeliest one is drafted."""
     num_threads: int = 1
     port: int = 0
     """0: a free one."""
@@ -146,6 +148,7 @@ def _parameters(settings: EngineSettings) -> Any:
         p.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP]
         p.load_mtp = True
         draft.n_max, draft.p_min = k, 0.0
+        draft.probabilistic = settings.samples_drafts
         draft.n_min = k + 1 if settings.drops_drafts else 0
         if settings.acceptance is not None:
             p.speculative.synth_rates = list(settings.acceptance)
