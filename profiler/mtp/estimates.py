@@ -100,6 +100,28 @@ def temperature_curve(results: Results, loss: str, rule: str) -> dict[float, Est
     }
 
 
+def position_shifts(results: Results, domain: str, loss: str, rule: str) -> dict[int, Estimate]:
+    """Return, by the token of the response from which on it holds, the shift of the log-odds of acceptance.
+
+    Against the whole response, mean over positions of a draft: rows of a scenario's `acceptance_by_position`.
+    """
+    by_place: dict[int, list[float]] = {}
+    for cell in cells_of(results, domain, loss, rule):
+        whole = _log_odds(cell.found)
+        for place, found in cell.place_bins:
+            shifts = [here - there for here, there in zip(_log_odds(found), whole, strict=True)]
+            by_place.setdefault(place, []).append(sum(shifts) / len(shifts))
+    return {place: estimate(shifts, [0.0] * len(shifts)) for place, shifts in sorted(by_place.items())}
+
+
+def _log_odds(found: Acceptance) -> list[float]:
+    """Return ln(a / (1 - a)) of the conditional rates, those of 0 and 1 as if half a step were otherwise."""
+    reached = (1.0, *found.cumulative[:-1])
+    rates = [now / before if before > 0 else 0.0 for now, before in zip(found.cumulative, reached, strict=True)]
+    least = 0.5 / found.num_steps
+    return [math.log(rate / (1.0 - rate)) for rate in (min(max(rate, least), 1.0 - least) for rate in rates)]
+
+
 def rl_lines(results: Results, *, at_one_step: bool = True) -> dict[str, Line]:
     """Return accept length as a line in policy entropy over RL, by recipe and strategy.
 

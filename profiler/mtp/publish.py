@@ -18,6 +18,7 @@ from profiler.mtp.estimates import (
     domains_of,
     drifts,
     late,
+    position_shifts,
     rl_lines,
     temperature_curve,
 )
@@ -45,6 +46,9 @@ def as_json(results: Results) -> dict[str, Any]:
         "seeds": _num_seeds(results),
         "seconds": round(results.seconds, 1),
     }
+    answer["acceptance_by_position"] = {
+        domain: {name: _shifts(results, domain, *RECIPES[name]) for name in RECIPES} for domain in domains
+    }
     if "math" in domains:
         answer["accept_length_by_temperature"] = {
             f"{rule}, {loss}": {f"{t:g}": round(e.mean, 4) for t, e in temperature_curve(results, loss, rule).items()}
@@ -53,6 +57,10 @@ def as_json(results: Results) -> dict[str, Any]:
     if results.rl:
         answer |= _rl_as_json(results)
     return answer
+
+
+def _shifts(results: Results, domain: str, loss: str, rule: str) -> list[tuple[int, float]]:
+    return [(place, round(one.mean, 3)) for place, one in position_shifts(results, domain, loss, rule).items()]
 
 
 def _rl_as_json(results: Results) -> dict[str, Any]:

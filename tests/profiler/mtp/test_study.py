@@ -1,6 +1,7 @@
 """A study runs through, judges by intervals, and leaves traces that a scenario can use."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from profiler.mtp.estimates import (  # noqa: E402
     estimate,
     gain,
     late,
+    position_shifts,
     rl_lines,
 )
 from profiler.mtp.publish import as_json, as_text, traces  # noqa: E402
@@ -36,7 +38,7 @@ from profiler.mtp.study import run_study  # noqa: E402
 from profiler.mtp.verdicts import verdicts  # noqa: E402
 from simulator.acceptance_rows import CountedRows, find_rows  # noqa: E402
 from simulator.config import TraceAcceptance  # noqa: E402
-from tests.profiler.mtp.made_up import TINY, along_rl, made_up  # noqa: E402
+from tests.profiler.mtp.made_up import TINY, accepted, along_rl, made_up  # noqa: E402
 from traces.acceptance import AcceptanceTrace, VerifyRule  # noqa: E402
 from traces.store import load_trace, save_trace  # noqa: E402
 
@@ -203,6 +205,16 @@ def test_rates_and_gains_are_shares_of_k() -> None:
     found = made_up({**dict.fromkeys(LOSSES_COMPARED, 3.0), "e2e_tv": 3.3})
     assert accept_rate(found, "code", "ce").mean == pytest.approx(2 / 3)
     assert gain(found, "code", "e2e_tv", "ce").mean == pytest.approx(0.1)
+
+
+def test_shifts_along_the_response_are_of_the_log_odds_of_conditional_rates() -> None:
+    found = made_up(dict.fromkeys(LOSSES_COMPARED, 3.0))
+    whole = replace(accepted(3.0), cumulative=(0.5, 0.25, 0.125))
+    later = replace(whole, cumulative=(0.75, 0.5625, 0.421875))
+    found.cells = [replace(cell, found=whole, place_bins=((0, whole), (64, later))) for cell in found.cells]
+    shifts = position_shifts(found, "code", "tv", "rejection")
+    assert {place: one.mean for place, one in shifts.items()} == pytest.approx({0: 0.0, 64: math.log(3.0)})
+    assert as_json(found)["acceptance_by_position"]["code"]["rs_tv"] == [(0, 0.0), (64, 1.099)]
 
 
 @pytest.mark.parametrize(
