@@ -74,9 +74,10 @@ def _classes(entries: Sequence[Entry], extra: Extra) -> Iterable[str]:
         cells += [_percent(figures[name]) for name in ("median_error", "p90_error", "sign_accuracy", "inside_interval")]
         yield "| " + " | ".join([*cells, _percent(before)]) + " |"
     yield ""
-    yield "Errors are |predicted / measured - 1|. A measured difference below 2 % has no sign. The interval should hold"
-    yield "nine rows of ten. The last column is the same rows before any of the fits below: no host work, and kernels"
-    yield "as the roofline of H200 kernels has them."
+    yield "Errors are |predicted / measured - 1|. A measured difference below 2 % has no sign. The interval should"
+    yield "hold nine rows of ten: its width is set on these rows, of RL rows by what their scenarios call uncertain."
+    yield "The last column is the same rows before any of the fits below: no host work, kernels as the roofline of H200"
+    yield "kernels has them."
     yield ""
 
 

@@ -40,7 +40,7 @@ def parts_of(folder: Path, name: str, *overrides: str, noise: Noise | None = Non
     ("overrides", "line"),
     [
         (["model.name=Qwen3-8C"], "model.name: no architecture named 'Qwen3-8C': did you mean Qwen3-8B,"),
-        (["cluster.gpu=H201"], "cluster.gpu: no GPU named 'H201': did you mean H20, H200?"),
+        (["cluster.gpu=H201"], "cluster.gpu: no GPU named 'H201': did you mean H20, H200"),
         (
             ["cluster.gpu=H100"],
             "cluster.gpu: H100 is not H200, for which latency trace made-up was made; choose a match",
