@@ -50,5 +50,5 @@ def test_an_odd_log_ends_in_a_forecast_or_in_one_line(seed: int) -> None:
     else:
         refusal = ""
         forecast_report(done, 0.2).model_dump_json()
-    assert "\n" not in refusal
         assert all(np.isfinite(prediction.high).all() for prediction in done.predictions.values())
+    assert "\n" not in refusal
