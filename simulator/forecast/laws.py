@@ -7,7 +7,7 @@ costs base + per sequence + per token of context. Summed to the last token,
 
 with S1 the tokens generated and S2 the context tokens read, both per replica: exact for a batch that thins out,
 whatever the shape of its tail. `doubling_batch` sequences, or `doubling_context` tokens, make an iteration take twice
-as long as an empty one. A cap on the running batch, preemption and tools are not in it.
+as long as an empty one; a cap on the running batch only makes the former smaller. Preemption and tools are not in it.
 
 Passes over tokens (training, log-probabilities, values) are a slope and a constant. Both laws carry a bend, an exponent
 near 1 about the middle of what was fitted: nobody expects it, but its error widens the band of what lies far away.
@@ -26,12 +26,18 @@ F64 = NDArray[np.float64]
 UNKNOWN_SD: Final = 10.0
 """Standard deviation of a logarithm that nothing is known about."""
 
-DOUBLING_BATCH: Final = 170.0
-DOUBLING_BATCH_SD: Final = 1.0
+TRACES_BATCH: Final = 170.0
+TRACES_BATCH_SD: Final = 1.0
 DOUBLING_CONTEXT_TOKENS: Final = 600_000.0
 DOUBLING_CONTEXT_SD: Final = 0.8
 """Geometric means, and standard deviations of the logarithm, over the latency traces shipped in traces/data/latency (30
-layouts of seven models on H100, H200 and B200); tests/simulator/test_forecast_laws.py computes them again."""
+layouts of seven models on H100, H200 and B200); tests/simulator/forecast/test_laws.py computes them again."""
+USUAL_CAP: Final = 256.0
+"""Sequences that an engine runs at once: vLLM's `max_num_seqs` on most GPUs. Where others wait, tokens over cap
+iterations are added, as a smaller doubling batch has it."""
+DOUBLING_BATCH: Final = 1.0 / (1.0 / TRACES_BATCH + 1.0 / USUAL_CAP)
+DOUBLING_BATCH_SD: Final = 1.5
+"""Of both together; wider than that of the traces, because nobody says where the cap stands. Assumed."""
 GENERATION_CONSTANT_S: Final = 3.0
 """Waking the engine, handing out prompts, collecting; assumed, within a factor of e."""
 GENERATION_NOISE: Final = 0.05
