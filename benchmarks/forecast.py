@@ -12,8 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from simulator.forecast import Forecast, forecast
-from simulator.forecast.steps import ForecastError
+from simulator.forecast import Forecast, ForecastError, forecast
 from traces.importers import read_log
 
 ROOT = Path(__file__).resolve().parent.parent

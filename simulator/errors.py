@@ -4,6 +4,7 @@ SimulatorError              base
 |- ScenarioError            a scenario cannot be run: field, value, limit, next step (exit code 2)
 |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
 |- ComparisonError          two runs that cannot be compared, and why (exit code 2)
+|- ForecastError            a log that cannot be forecast, or calibrated from (exit code 2)
 |- SweepError               a sweep cannot be begun, or whoever should run it is not there (exit code 2)
 `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
@@ -27,6 +28,12 @@ class TraceCoverageError(ScenarioError):
 
 class ComparisonError(SimulatorError):
     """Two runs cannot be compared."""
+
+    exit_code = 2
+
+
+class ForecastError(SimulatorError):
+    """A log says too little, or is of another run than the scenario."""
 
     exit_code = 2
 

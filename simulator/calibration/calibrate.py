@@ -20,10 +20,11 @@ from simulator.calibration.toml import to_toml
 from simulator.calibration.trainer import TrainerFit, constant_value, fit_trainer
 from simulator.calibration.values import INTERVAL, Value, from_fit
 from simulator.config import Scenario
+from simulator.errors import ForecastError
 from simulator.forecast import laws
 from simulator.forecast.fit import fit
 from simulator.forecast.forecast import steady_part
-from simulator.forecast.steps import ForecastError, LoggedSteps, logged_steps
+from simulator.forecast.steps import LoggedSteps, logged_steps
 from simulator.inputs import resolve
 from simulator.scenario_file import parse_fields, set_field
 from traces.base import Origin

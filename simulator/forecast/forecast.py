@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.errors import ForecastError
 from simulator.forecast import laws, naive, regimes
 from simulator.forecast.fit import Fit, fit
-from simulator.forecast.steps import ForecastError, LoggedSteps, logged_steps
+from simulator.forecast.steps import LoggedSteps, logged_steps
 from traces.measured import MeasuredRun
 
 F64 = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.errors import ScenarioError
+from simulator.errors import ForecastError
 from simulator.forecast import regimes
 from simulator.forecast.counts import trained_sequences
 from simulator.forecast.tail import Tail, tail
@@ -32,10 +32,6 @@ _FIELDS: Final = {
 }
 _UNSTATED_SEQUENCES: Final = 512.0
 """Responses per step where nothing tells: it only scales what the fit finds anyway. Assumed."""
-
-
-class ForecastError(ScenarioError):
-    """A log that cannot be forecast or calibrated from; one line."""
 
 
 @dataclass(frozen=True, slots=True)
