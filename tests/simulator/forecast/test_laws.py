@@ -24,9 +24,7 @@ def doubling(name: str) -> tuple[float, float]:
 
 def test_the_prior_of_an_engine_is_the_spread_of_the_shipped_latency_traces() -> None:
     found = np.log([doubling(entry.name) for entry in list_traces("latency")])
-    assert np.exp(np.mean(found, axis=0)) == pytest.approx(
-        [laws.TRACES_BATCH, laws.DOUBLING_CONTEXT_TOKENS], rel=0.15
-    )
+    assert np.exp(np.mean(found, axis=0)) == pytest.approx([laws.TRACES_BATCH, laws.DOUBLING_CONTEXT_TOKENS], rel=0.15)
     assert np.std(found, axis=0) == pytest.approx([laws.TRACES_BATCH_SD, laws.DOUBLING_CONTEXT_SD], rel=0.15)
 
 
