@@ -93,6 +93,8 @@ def _find(verb: str, rest: list[str]) -> Callable[[list[str]], int]:
     """Import the package of a verb and return its entry point."""
     if verb == "profile" and rest[:1] in (["show"], ["compare"]):  # figures are the dashboard's
         return _entry("dashboard.profile_cli")
+    if verb == "profile" and "roofline" in [each.removeprefix("--source=") for each in rest]:
+        return _entry("simulator.roofline_cli")
     if verb == "schema":
         return _schema
     command = _entry(_MODULES[verb])

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     database = parser.add_argument_group("another source")
     database.add_argument(
         "--source",
-        choices=["llamacpp", "engine", "aiconfigurator"],
+        choices=["llamacpp", "engine", "aiconfigurator", "roofline"],
         help="where the latencies come from (default llamacpp, without --device)",
     )
     database.add_argument("--gpu", help="GPU name, e.g. H200")
