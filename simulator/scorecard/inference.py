@@ -11,6 +11,7 @@ from simulator.engine_habits import EngineHabits, Software, load_habits
 from simulator.scorecard.names import (
     Assumption,
     MissingFactError,
+    drafts_by_name,
     find_draft,
     find_gpu,
     find_model,
@@ -92,6 +93,8 @@ def prepare(row: InferenceRow, habits: Habits | None = None, *, needs_card: bool
         raise MissingFactError(row.complaints[0])
     if "simulat" in row.note.lower():
         raise MissingFactError("note: a simulation, not a measurement")
+    if _misses_its_k(row):
+        raise MissingFactError(f"k: blank, though {row.method[:40]} drafts; how many tokens a step?")
     software, said_of_engine = find_software(row.engine, row.source)
     architecture, said_of_model = find_model(row.model)
     assumptions = [*said_of_engine, *said_of_model]
@@ -226,7 +229,12 @@ def _acceptance(row: InferenceRow, deployment: Deployment) -> tuple[float, float
 
 def _plain_partners(rows: Sequence[InferenceRow]) -> dict[tuple[object, ...], InferenceRow]:
     """Return the plain row of each configuration."""
-    return {_key(row): row for row in rows if row.drafts == 0 and row.measured_tpot_s is not None}
+    plain = (row for row in rows if row.drafts == 0 and not _misses_its_k(row))
+    return {_key(row): row for row in plain if row.measured_tpot_s is not None}
+
+
+def _misses_its_k(row: InferenceRow) -> bool:
+    return row.k is None and drafts_by_name(row.method)
 
 
 def _key(row: InferenceRow) -> tuple[object, ...]:

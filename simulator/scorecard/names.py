@@ -165,6 +165,11 @@ def find_precision(precision: str, model: str, architecture: Architecture, engin
     return "bf16", [Assumption("precision", "bf16", "blank; the usual one")]
 
 
+def drafts_by_name(method: str) -> bool:
+    """Return whether a method is one that drafts."""
+    return any(written in method.lower() for written, _ in _DRAFTS)
+
+
 def find_draft(method: str, k: int) -> DraftKind:
     """Return what drafts."""
     if k == 0:

@@ -25,7 +25,6 @@ STATED_PARAMS_BILLION = {
     "MiMo-7B-RL": (7.62, None),
     "Qwen2.5-Math-7B": (7.62, None),
     "Qwen3.8-27B": (27, None),
-    "Qwen3.5-2B": (1.9, None),
     "Qwen3-0.6B": (0.6, None),
     "Qwen3-1.7B": (1.7, None),
     "Qwen3-4B": (4.0, None),

@@ -45,6 +45,7 @@ def test_a_row_that_states_enough_is_predicted_with_its_assumptions_listed() -> 
         ({"precision": "int3"}, "precision: 'int3' is none of"),
         ({"method": "wishful thinking"}, "method: 'wishful thinking' is none whose cost is known"),
         ({"method": ""}, "method: blank, though k is not 0"),
+        ({"method": "DFlash", "k": ""}, "k: blank, though DFlash drafts"),
         ({"k": "2.5"}, "column k: 2.5 is no whole number"),
         ({"k": "-1"}, "column k: -1 is outside 0 to 64"),
         ({"k": "1e9"}, "column k: 1e9 is outside"),
