@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from traces.acceptance import AcceptanceTrace
 from traces.base import canonical_hash
 from traces.console import ExitCode, explain
 from traces.report import RunReport
-from traces.store import find_trace, load_trace
+from traces.store import find_trace, list_traces, load_trace
 
 DEFAULT_LAWS = "bebop-paper"
 """Acceptance trace whose laws are offered to an arm that names none."""
@@ -35,6 +36,22 @@ class Source:
     def key(self) -> str:
         """Same scenario, same key: widgets keep their values by it."""
         return self.name if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the controls ask for."""
+
+    source: Source
+    overrides: tuple[str, ...]
+    scenario: Scenario
+    """The source's, with the overrides."""
+
+    @property
+    def command(self) -> str:
+        """The same run on the command line."""
+        sets = " ".join(f"--set {shlex.quote(override)}" for override in self.overrides)
+        return f"bebop simulate {shlex.quote(self.source.name)} {sets}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +102,28 @@ def override_k(arm: str, num_draft_tokens: int) -> str:
     return f"arms.{_key(arm)}.k={num_draft_tokens}"
 
 
-def override_max_running_seqs(value: int) -> str:
-    """Return the override that sets the engine's batch limit."""
-    return f"engine.max_running_seqs={value}"
+def override_text(path: str, value: str) -> str:
+    """Return the override that sets a field to a text."""
+    return f"{path}={json.dumps(value, ensure_ascii=False)}"  # a JSON string is a TOML string
+
+
+def override_entropy(points: Sequence[tuple[int, float]]) -> str:
+    """Return the override that gives the run an entropy trajectory of (rl_step, nats) points."""
+    listed = ", ".join(f"[{step}, {nats:g}]" for step, nats in points)
+    return f'entropy={{kind = "piecewise", points = [{listed}]}}'
+
+
+def override_latency(trace: str | None) -> str:
+    """Return the override that takes step latencies from a shipped trace, or from the roofline."""
+    if trace is None:
+        return 'latency={kind = "roofline"}'
+    return f'latency={{kind = "trace", trace = {json.dumps(trace)}}}'
+
+
+def latency_traces(model: str, gpu: str) -> list[str]:
+    """Return the shipped latency traces of a model on a GPU; their names begin with both."""
+    prefix = f"{model}-{gpu}-tp".lower()
+    return [entry.name for entry in list_traces("latency") if entry.name.startswith(prefix)]
 
 
 def override_law(arm: str, law: Law) -> str:

@@ -1,18 +1,109 @@
-"""State: the keys under which the page keeps widgets and the last run. Does not know what they mean."""
+"""State: what one visitor has chosen and last saw, kept over reruns and views. Does not know what widgets mean."""
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard.data import Question
+from traces.report import RunReport
 
 SCENARIO = "scenario"
 UPLOAD = "upload"
 RUN = "run"
+CANCEL = "cancel"
 EXPLAINED_ARM = "explained_arm"
-LAST_RUN = "last_run"
-"""The last (request, report) that was shown."""
-
-MAX_RUNNING_SEQS = "max_running_seqs"
 NUM_DRAFT_TOKENS = "num_draft_tokens"
 ACCEPTANCE = "acceptance"
 RATES = "rates"
+LATENCY = "latency"
+ENTROPY = "entropy"
+OTHER_SETTINGS = "other_settings"
+
+_QUESTION = "_question"
+_LAST_RUN = "_last_run"
+_RUN_WANTED = "_run_wanted"
+_ARM = "_arm"
+_BASKET = "_basket"
+_ENTROPY_POINTS = "_entropy_points"
 
 
 def keyed(key: str, scenario_id: str, arm: str = "") -> str:
     """Return the key of a widget that belongs to one scenario (and one arm), so that each has its own defaults."""
     return f"{key}/{scenario_id}/{arm}"
+
+
+def question() -> Question | None:
+    """Return what the sidebar asks; None where it cannot be asked, which the page has said already."""
+    found: Question | None = st.session_state.get(_QUESTION)
+    return found
+
+
+def ask(asked: Question | None) -> None:
+    """Keep what the sidebar asks."""
+    st.session_state[_QUESTION] = asked
+
+
+def last_run() -> tuple[Question, RunReport] | None:
+    """Return the run that was last shown, and its question."""
+    found: tuple[Question, RunReport] | None = st.session_state.get(_LAST_RUN)
+    return found
+
+
+def keep_run(asked: Question, report: RunReport) -> None:
+    """Keep a run as the one last shown."""
+    st.session_state[_LAST_RUN] = (asked, report)
+
+
+def want_run() -> None:
+    """Ask Predict for a run when it is drawn next."""
+    st.session_state[_RUN_WANTED] = True
+
+
+def run_wanted() -> bool:
+    """Return whether a run was asked for."""
+    return bool(st.session_state.get(_RUN_WANTED))
+
+
+def take_run_wish() -> bool:
+    """Return whether a run was asked for, and forget it."""
+    return bool(st.session_state.pop(_RUN_WANTED, False))
+
+
+def arm(names: list[str]) -> str:
+    """Return the arm that the views look at: the one chosen last where the scenario has it, else its first."""
+    chosen = st.session_state.get(_ARM)
+    return chosen if chosen in names else names[0]
+
+
+def choose_arm(name: str | None) -> None:
+    """Keep the arm to look at, for all views and for the link."""
+    if name is not None:
+        st.session_state[_ARM] = name
+
+
+def chosen_arm() -> str | None:
+    """Return the arm chosen last, None if none was."""
+    chosen: str | None = st.session_state.get(_ARM)
+    return chosen
+
+
+def basket() -> list[RunReport]:
+    """Return the visitor's basket, to be changed in place."""
+    found: list[RunReport] = st.session_state.setdefault(_BASKET, [])
+    return found
+
+
+def entropy_points(scenario_id: str) -> list[tuple[int, float]] | None:
+    """Return the entropy trajectory that was drawn or read for a scenario; None: its own."""
+    found: list[tuple[int, float]] | None = st.session_state.get(keyed(_ENTROPY_POINTS, scenario_id))
+    return found
+
+
+def keep_entropy_points(scenario_id: str, points: list[tuple[int, float]] | None) -> None:
+    """Keep an entropy trajectory for a scenario; None goes back to its own."""
+    st.session_state[keyed(_ENTROPY_POINTS, scenario_id)] = points
+
+
+def preset(key: str, value: Any) -> None:
+    """Give a widget its value before it is drawn for the first time; a visitor's own choice stays."""
+    st.session_state.setdefault(key, value)

@@ -45,7 +45,7 @@ def test_every_bundled_scenario_shows_its_question_and_its_own_knobs() -> None:
         assert not page.exception
         scenario = data.load(data.Source(name))
         assert words.escape_markdown(scenario.question) in markdown(page)
-        limit = page.number_input(key=state.keyed(state.MAX_RUNNING_SEQS, name))
+        limit = page.number_input(key=state.keyed("engine.max_running_seqs", name))
         assert limit.value == scenario.engine.max_running_seqs
         for arm, config in scenario.arms.items():
             assert page.slider(key=state.keyed(state.NUM_DRAFT_TOKENS, name, arm)).value == config.k

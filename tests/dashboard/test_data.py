@@ -25,7 +25,7 @@ def test_every_knob_changes_its_field_and_nothing_else() -> None:
         SOURCE,
         [
             data.override_k("rs-tv", 1),
-            data.override_max_running_seqs(16),
+            "engine.max_running_seqs=16",
             data.override_rates("to", [0.9, 0.7]),
             data.override_law("rs-tv", data.Law("rs_tv", "reasoning", "bebop-paper")),
         ],

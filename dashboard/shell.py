@@ -1,0 +1,72 @@
+"""Shell: what every view needs around its own figures: charts, progress, mistakes, theme. Knows no view."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from dashboard import data, words
+
+CHART = {"displayModeBar": False}
+
+
+@st.cache_resource
+def reports() -> data.ReportCache:
+    """Return the reports of this server, by scenario."""
+    return data.ReportCache()
+
+
+def dark() -> bool:
+    """Return whether the visitor's theme is dark."""
+    return st.context.theme.type == "dark"
+
+
+def chart(key: str, figure: object) -> None:
+    """Draw a figure, found in tests by `.st-key-<key>`."""
+    st.plotly_chart(figure, theme=None, key=key, config=CHART)
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Show a mistake in the input as the command line's one line; let anything else through.
+
+    What follows the first mistake inside the block is not drawn.
+    """
+    try:
+        yield
+    except Exception as failure:
+        message = data.mistake(failure)
+        if message is None:
+            raise
+        complain(message)
+
+
+def complain(message: str) -> None:
+    """Show one line of complaint, its text escaped."""
+    st.error(words.escape_markdown(message), icon=":material/error:")
+
+
+@contextmanager
+def working(label: str, key: str) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar and a button that cancels; yield what takes the share that is done, 0..1.
+
+    Cancelling, or any other control, starts the page anew: Streamlit ends the work at the next call. So the work must
+    call often, and must leave nothing half done.
+    """
+    place = st.empty()
+    with place.container():
+        bar = st.progress(0.0, text=label)
+        st.button("Cancel", key=f"cancel/{key}", icon=":material/close:")
+    drawn = 0.0
+
+    def progress(fraction: float) -> None:
+        # Each call is a message to the browser: one per percent is enough.
+        nonlocal drawn
+        if fraction - drawn >= 0.01:
+            drawn = min(fraction, 1.0)
+            bar.progress(drawn, text=f"{label}: {words.percent(drawn)}")
+
+    try:
+        yield progress
+    finally:
+        place.empty()

@@ -1,0 +1,1 @@
+"""Views: one page of the dashboard each, laid out by `render()`."""
