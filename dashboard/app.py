@@ -46,14 +46,15 @@ def main() -> None:
         st.title("Bebop", anchor=False)
         run = st.container()  # stands on top, but knows only after the controls whether there is something to run
         asked = controls.draw()
-        if run.button("Run", type="primary", width="stretch", key=state.RUN, disabled=asked is None):
+        if page.url_path != pages["predict"].url_path:
+            # Going there by code would clear every control, so the visitor goes by a link.
+            run.page_link(pages["predict"], label="Predict with this", icon=":material/bolt:", width="stretch")
+        elif run.button("Run", type="primary", width="stretch", key=state.RUN, disabled=asked is None):
             state.want_run()
         basket.render()
     state.ask(asked)
     if asked is not None:
         links.show(asked, state.chosen_arm())
-    if state.run_wanted() and page.url_path != pages["predict"].url_path:
-        st.switch_page(pages["predict"])
     page.run()
 
 

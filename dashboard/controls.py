@@ -82,6 +82,16 @@ def apply(source: data.Source, overrides: Sequence[str]) -> None:
     st.session_state[state.keyed(state.OTHER_SETTINGS, source.key)] = "\n".join(rest)
 
 
+def put(asked: data.Question, override: str) -> None:
+    """Set one more override in the controls; for a callback, before they are drawn."""
+    apply(asked.source, _last_of_each([*asked.overrides, override]))
+
+
+def _last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without those that a later one of the same field replaces."""
+    return list({_path(override): override for override in overrides}.values())
+
+
 def _path(override: str) -> str:
     """Return the dotted path that an override sets, without quotes."""
     return ".".join(field_keys(override.partition("=")[0]))
@@ -128,8 +138,7 @@ def _knobs(source: data.Source, stated: Scenario) -> list[str]:
     points = state.entropy_points(source.key)
     if points is not None:
         overrides.append(data.override_entropy(points))
-    # What is set twice is set by the last one alone.
-    return list({_path(override): override for override in [*overrides, *_other_settings(source)]}.values())
+    return _last_of_each([*overrides, *_other_settings(source)])
 
 
 def _number(source: data.Source, stated: Scenario, knob: knobs.Knob) -> list[str]:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import shlex
-import threading
-from collections import OrderedDict
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from dashboard.kept import Kept
 from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
 from simulator.errors import ScenarioError
 from simulator.run import simulate
@@ -15,11 +16,15 @@ from simulator.scenario_file import MAX_FILE_BYTES, list_scenarios, load_scenari
 from traces.acceptance import AcceptanceTrace
 from traces.base import canonical_hash
 from traces.console import ExitCode, explain
+from traces.importers import read_log
 from traces.report import RunReport
 from traces.store import find_trace, list_traces, load_trace
 
 DEFAULT_LAWS = "bebop-paper"
 """Acceptance trace whose laws are offered to an arm that names none."""
+
+MAX_ENTROPY_POINTS = 20
+"""Points of an entropy trajectory that a table shows and a link carries."""
 
 MAX_REPORTS = 32
 """Reports kept by a server, over all its visitors."""
@@ -152,6 +157,37 @@ def parse_rates(text: str) -> list[float]:
         raise ScenarioError(f"rates: {text!r} is not a list of numbers; write e.g. 0.90, 0.78, 0.65") from None
 
 
+def logged_entropy(name: str, content: bytes) -> list[tuple[int, float]]:
+    """Return the (rl_step, nats) points of a training log of any framework that can be imported.
+
+    The log is written under its hash into a folder of its own, which is gone afterwards.
+
+    Raises:
+        ScenarioError: The log holds no entropy.
+        TraceError: It cannot be read.
+    """
+    suffix = Path(name).suffix[:10]
+    safe = hashlib.sha256(content).hexdigest()[:16] + (suffix if suffix[1:].isalnum() and suffix.isascii() else "")
+    with tempfile.TemporaryDirectory(prefix="bebop-") as folder:
+        path = Path(folder) / safe
+        path.write_bytes(content)
+        run = read_log(path)
+    logged = {step.step: step.entropy_nats for step in run.steps if step.entropy_nats is not None}
+    points = sorted(logged.items())  # after a restart the later reading of a step stands
+    if not points:
+        raise ScenarioError(
+            f"{name}: {len(run.steps)} steps of {run.framework}, none with the policy's entropy; log it"
+        )
+    return thinned(points)
+
+
+def thinned(points: Sequence[tuple[int, float]], most: int = MAX_ENTROPY_POINTS) -> list[tuple[int, float]]:
+    """Return evenly chosen points, the first and the last among them, if there are more than `most`."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
 def acceptance_words(acceptance: LawAcceptance | FixedAcceptance | TraceAcceptance | None) -> str:
     """Return where an arm's acceptance comes from, in words."""
     if acceptance is None:
@@ -178,20 +214,13 @@ class ReportCache:
     """The latest reports by scenario; safe among the threads of a server."""
 
     def __init__(self, max_reports: int = MAX_REPORTS) -> None:
-        self._max_reports = max_reports
-        self._reports: OrderedDict[str, RunReport] = OrderedDict()
-        self._lock = threading.Lock()
+        self._reports: Kept[RunReport] = Kept(max_reports)
 
     def run(self, scenario: Scenario, progress: Callable[[float], None]) -> RunReport:
         """Return the scenario's report, simulated only if it is not here yet."""
-        key = canonical_hash(scenario.model_dump(mode="json"))
-        with self._lock:
-            if key in self._reports:
-                self._reports.move_to_end(key)
-                return self._reports[key]
-        report = simulate(scenario, progress=progress)
-        with self._lock:
-            self._reports[key] = report
-            while len(self._reports) > self._max_reports:
-                self._reports.popitem(last=False)
-        return report
+        return self._reports.take(key_of(scenario), lambda: simulate(scenario, progress=progress))
+
+
+def key_of(scenario: Scenario, *more: object) -> str:
+    """Return what tells a scenario, and whatever else a result depends on, from any other."""
+    return canonical_hash([scenario.model_dump(mode="json"), [str(each) for each in more]])

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import streamlit as st
 
-from dashboard import data, words
+from dashboard import data, state, words
+from dashboard.kept import Kept
 
 CHART = {"displayModeBar": False}
 
@@ -24,6 +26,12 @@ def dark() -> bool:
 def chart(key: str, figure: object) -> None:
     """Draw a figure, found in tests by `.st-key-<key>`."""
     st.plotly_chart(figure, theme=None, key=key, config=CHART)
+
+
+@st.cache_resource
+def kept() -> Kept[Any]:
+    """Return the latest results of long work on this server, by `data.key_of` what they were made from."""
+    return Kept(most=400)
 
 
 @contextmanager
@@ -51,12 +59,12 @@ def working(label: str, key: str) -> Iterator[Callable[[float], None]]:
     """Show a progress bar and a button that cancels; yield what takes the share that is done, 0..1.
 
     Cancelling, or any other control, starts the page anew: Streamlit ends the work at the next call. So the work must
-    call often, and must leave nothing half done.
+    call often, and must leave nothing half done. `state.was_cancelled(key)` then says so, until `state.resume(key)`.
     """
     place = st.empty()
     with place.container():
         bar = st.progress(0.0, text=label)
-        st.button("Cancel", key=f"cancel/{key}", icon=":material/close:")
+        st.button("Cancel", key=f"cancel/{key}", icon=":material/close:", on_click=state.cancel, args=(key,))
     drawn = 0.0
 
     def progress(fraction: float) -> None:

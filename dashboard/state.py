@@ -24,6 +24,8 @@ _LAST_RUN = "_last_run"
 _RUN_WANTED = "_run_wanted"
 _ARM = "_arm"
 _BASKET = "_basket"
+_NOTE = "_note"
+_CANCELLED = "_cancelled"
 _ENTROPY_POINTS = "_entropy_points"
 
 
@@ -59,14 +61,35 @@ def want_run() -> None:
     st.session_state[_RUN_WANTED] = True
 
 
-def run_wanted() -> bool:
-    """Return whether a run was asked for."""
-    return bool(st.session_state.get(_RUN_WANTED))
-
-
 def take_run_wish() -> bool:
     """Return whether a run was asked for, and forget it."""
     return bool(st.session_state.pop(_RUN_WANTED, False))
+
+
+def note(line: str) -> None:
+    """Keep one line of Markdown to be shown when the page is drawn next."""
+    st.session_state[_NOTE] = line
+
+
+def take_note() -> str | None:
+    """Return the line, once."""
+    found: str | None = st.session_state.pop(_NOTE, None)
+    return found
+
+
+def cancel(work: str) -> None:
+    """Note that the visitor cancelled a piece of work, so that it does not start again by itself."""
+    st.session_state[keyed(_CANCELLED, work)] = True
+
+
+def resume(work: str) -> None:
+    """Forget that it was cancelled."""
+    st.session_state.pop(keyed(_CANCELLED, work), None)
+
+
+def was_cancelled(work: str) -> bool:
+    """Return whether the visitor cancelled it."""
+    return bool(st.session_state.get(keyed(_CANCELLED, work)))
 
 
 def arm(names: list[str]) -> str:

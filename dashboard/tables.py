@@ -15,6 +15,7 @@ from dashboard.words import (
     signed_percent,
     times,
 )
+from simulator.sensitivity import Sensitivity
 from traces.base import Origin
 from traces.report import ArmReport, Interval, MeasuredComparison, RunReport
 
@@ -85,6 +86,18 @@ def origins_summary(report: RunReport) -> str:
             f"{counts[Origin.ASSUMED]} of {counts.total()} inputs {verb} chosen by a person, measured by nobody."
         )
     return " ".join(parts)
+
+
+def factor_ranges(found: Sensitivity) -> Table:
+    """Return every input that was moved, with its range and what the speedup did."""
+    rows = sorted(found.factors, key=lambda factor: -factor.swing)
+    return {
+        "input": [f"**{escape_markdown(row.meaning)}**" for row in rows],
+        "from": [plain(row.low) for row in rows],
+        "to": [plain(row.high) for row in rows],
+        "speedup": [f"{times(row.speedup_at_low)} to {times(row.speedup_at_high)}" for row in rows],
+        "source": [escape_markdown(row.source) for row in rows],
+    }
 
 
 def bullets(texts: Sequence[str]) -> str:

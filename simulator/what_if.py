@@ -1,7 +1,7 @@
 """What if: the speedup over two knobs of a scenario at once, each cell one trial with the same random numbers."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -59,10 +59,7 @@ def speedup_map(
 
     def cell(pair: tuple[float, float]) -> float | str:
         try:
-            changed = with_fields(scenario, [(across.path, pair[0]), (up.path, pair[1])])
-            steps = min(changed.warmup_steps + SHORT_STEPS, changed.run.num_steps)
-            short = with_fields(changed, [("run.num_steps", steps)])
-            return run_trial(short, arm, noise=Noise(accept_length=0.0)).speedup
+            return speedup_at(scenario, arm, [(across.path, pair[0]), (up.path, pair[1])])
         except (ScenarioError, TraceCoverageError) as error:
             return str(error)
 
@@ -78,6 +75,19 @@ def speedup_map(
     width = len(across.values)
     rows = tuple(tuple(found[i : i + width]) for i in range(0, len(found), width))
     return SpeedupMap(scenario.name, arm, across, up, rows, why_not)
+
+
+def speedup_at(scenario: Scenario, arm: str, fields: Sequence[tuple[str, float]]) -> float:
+    """Return the speedup with other values in some fields, inputs as stated, over a few steps after the warm-up.
+
+    Raises:
+        ScenarioError: That scenario cannot run.
+        TraceCoverageError: A trace does not reach that far.
+    """
+    changed = with_fields(scenario, fields)
+    steps = min(changed.warmup_steps + SHORT_STEPS, changed.run.num_steps)
+    short = with_fields(changed, [("run.num_steps", steps)])
+    return run_trial(short, arm, noise=Noise(accept_length=0.0)).speedup
 
 
 def drafts_by_batch(scenario: Scenario, arm: str) -> tuple[Knob, Knob]:

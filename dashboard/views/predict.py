@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import basket, data, links, plots, shell, state, tables, words
+from dashboard import basket, data, entropy_editor, links, plots, shell, state, tables, words
 from simulator.config import Scenario
 from traces.report import RunReport
 
@@ -11,6 +11,7 @@ ARMS_NOTE = (
     "At most: what this rollout speedup could bring if training and sync never got in the way (Amdahl)."
 )
 MAX_ORIGINS_SHOWN = 14
+WORK = "predict"
 ORIGINS_HEIGHT = 600
 """A long list of inputs scrolls inside this many pixels."""
 
@@ -21,6 +22,7 @@ def render() -> None:
     if asked is None:
         return
     _header(asked.scenario)
+    entropy_editor.render(asked)
     report = None
     with shell.mistakes():
         report = _report(asked)
@@ -57,11 +59,14 @@ def _header(scenario: Scenario) -> None:
 def _report(asked: data.Question) -> RunReport | None:
     """Return the report to show: a fresh one when Run was pressed, else the last one, marked if it is out of date."""
     if state.take_run_wish():
-        with shell.working("Simulating", "predict") as progress:
+        state.resume(WORK)
+        with shell.working("Simulating", WORK) as progress:
             report = shell.reports().run(asked.scenario, progress)
         state.keep_run(asked, report)
         return report
     last = state.last_run()
+    if state.was_cancelled(WORK):
+        st.warning("The run was cancelled; press **Run** to start it again.", icon=":material/cancel:")
     if last is None or last[0].source != asked.source:
         return None
     if last[0] != asked:

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from profiler.mtp.corpora import VOCAB_SIZE
+from profiler.mtp.entropy_bounds import largest_top_probability, least_top_probability
 from profiler.mtp.estimates import Estimate, accept_rate, cells_of, domains_of, estimate, rl_lines, temperature_curve
-from profiler.mtp.laws import largest_top_probability, least_top_probability
 from profiler.mtp.results import LOSSES_COMPARED, NARROW, RECIPES, TEMPERATURE_CURVES, Results, RlPoint
 
 INK, MUTED, GRID = "#2F2D2B", "#6B6763", "#E6E3DF"

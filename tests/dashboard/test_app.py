@@ -16,7 +16,7 @@ def open_page() -> AppTest:
 
 
 def upload(page: AppTest, text: str, name: str = "tiny.toml") -> AppTest:
-    page.file_uploader[0].set_value((name, text.encode(), "application/toml"))
+    page.file_uploader(key=state.UPLOAD).set_value((name, text.encode(), "application/toml"))
     return page.run()
 
 

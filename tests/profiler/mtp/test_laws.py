@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from profiler.mtp.laws import drift_parts, fit_line, largest_top_probability, least_top_probability
+from profiler.mtp.entropy_bounds import largest_top_probability, least_top_probability
+from profiler.mtp.laws import drift_parts, fit_line
 
 
 def test_a_line_through_a_line_is_that_line() -> None:
