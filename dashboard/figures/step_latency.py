@@ -30,7 +30,7 @@ def step_latency(
         horizontal_spacing=0.025,
         subplot_titles=[f"context {context:,} tokens" for context in contexts],
     )
-    colours = dict(zip(found.queries, _colours(len(found.queries), dark), strict=True))
+    colours = dict(zip(found.queries, query_colours(len(found.queries), dark), strict=True))
     drawn: set[int] = set()
     for column, context in enumerate(contexts, start=1):
         for q in found.queries:
@@ -113,7 +113,8 @@ def _hover(time: StepTime) -> str:
     return "<br>".join([*lines, f"{time.origin.value}{share}"])
 
 
-def _colours(count: int, dark: bool) -> list[str]:
+def query_colours(count: int, dark: bool) -> list[str]:
+    """Return the colours of so many q, from the first to the last."""
     scale, low, high = _SCALES[dark]
     places = [low + (high - low) * index / max(count - 1, 1) for index in range(count)]
     return list(sample_colorscale(scale, places))
