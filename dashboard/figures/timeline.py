@@ -1,5 +1,6 @@
 """What the trainer and every replica did, and when."""
 
+from collections.abc import Sequence
 from html import escape
 
 import plotly.graph_objects as go
@@ -7,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from dashboard.look import dress, empty, look_of
 from dashboard.words import seconds
-from traces.timeline import Span, Timeline
+from traces.timeline import Counter, Span, Timeline
 
 MAX_TRACKS = 18
 """Tracks drawn; Perfetto shows all."""
@@ -28,8 +29,22 @@ _FILL = {
 }
 
 
-def timeline_figure(found: Timeline, *, dark: bool = False) -> go.Figure:
-    """Draw a bar per span on a row per track, and under it the sequences under way, buffer and staleness."""
+def run_counters(found: Timeline) -> list[Counter]:
+    """Return what is drawn unless a reader chooses: sequences under way, buffer and staleness."""
+    return [counter for counter in found.counters if counter.track == "run" and counter.name != "policy version"]
+
+
+def timeline_figure(
+    found: Timeline,
+    *,
+    dark: bool = False,
+    counters: Sequence[Counter] | None = None,
+    window_s: tuple[float, float] | None = None,
+) -> go.Figure:
+    """Draw a bar per span on a row per track, and counters under it, those of the whole run unless others are given.
+
+    `window_s` is what of the run is shown at first; dragging zooms further.
+    """
     look = look_of(dark)
     spans = [span for span in found.spans if span.track != "weight sync"]
     if not spans:
@@ -37,7 +52,7 @@ def timeline_figure(found: Timeline, *, dark: bool = False) -> go.Figure:
     tracks = list(dict.fromkeys(span.track for span in spans))
     tracks.sort(key=lambda track: (track != "trainer", int(track.split()[-1]) if track != "trainer" else 0))
     tracks = tracks[:MAX_TRACKS]
-    counters = [counter for counter in found.counters if counter.track == "run" and counter.name != "policy version"]
+    counters = run_counters(found) if counters is None else counters
     heights = [24 * len(tracks) + 20, *(84 for _ in counters)]
     figure = make_subplots(rows=len(heights), cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=heights)
     for name in dict.fromkeys(span.name for span in spans):
@@ -53,12 +68,13 @@ def timeline_figure(found: Timeline, *, dark: bool = False) -> go.Figure:
                 line={"shape": "hv", "width": 1.5, "color": look.lines[0]},
                 name=counter.name,
                 showlegend=False,
-                hovertemplate=f"%{{y:,.3~g}} {counter.unit} at %{{x:,.0f}} s<extra>{counter.name}</extra>",
+                hovertemplate=f"%{{y:,.3~g}} {counter.unit} at %{{x:,.0f}} s"
+                f"<extra>{counter.track} {counter.name}</extra>",
             ),
             row,
             1,
         )
-        figure.update_yaxes(title_text=_TITLES.get(counter.name, counter.name), row=row, col=1, nticks=4)
+        figure.update_yaxes(title_text=_title(counter), row=row, col=1, nticks=4)
     dress(figure, look, height=sum(heights) + 110)
     figure.update_yaxes(
         tickvals=list(range(len(tracks))),
@@ -70,9 +86,14 @@ def timeline_figure(found: Timeline, *, dark: bool = False) -> go.Figure:
         col=1,
     )
     figure.update_layout(barmode="overlay", dragmode="zoom")
-    figure.update_xaxes(range=[0, found.end_s], fixedrange=False)
+    figure.update_xaxes(range=window_s or [0, found.end_s], fixedrange=False)
     figure.update_xaxes(title_text="seconds of the run", tickformat=",~r", row=len(heights), col=1)
     return figure
+
+
+def _title(counter: Counter) -> str:
+    name = _TITLES.get(counter.name, counter.name)
+    return name if counter.track == "run" else f"{escape(counter.track)}<br>{name}"
 
 
 def _bars(spans: list[Span], tracks: list[str], name: str, colour: str) -> go.Bar:
