@@ -1,6 +1,6 @@
 """Figures of a study: results -> plotly figures. Computes no number that tables do not have. Writes no file."""
 
-# Intervals are those of `estimates`: 95 %, over seeds.
+# Intervals are those of `estimates`, 95 % over seeds, unless a figure says otherwise.
 
 from collections.abc import Callable, Iterable
 
@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from profiler.mtp.corpora import VOCAB_SIZE
 from profiler.mtp.entropy_bounds import largest_top_probability, least_top_probability
-from profiler.mtp.estimates import Estimate, accept_rate, cells_of, domains_of, estimate, rl_lines, temperature_curve
-from profiler.mtp.results import LOSSES_COMPARED, NARROW, RECIPES, TEMPERATURE_CURVES, Results, RlPoint
+from profiler.mtp.estimates import Estimate, accept_rate, cells_of, domains_of, rl_lines, temperature_curve
+from profiler.mtp.results import LOSSES_COMPARED, NARROW, RECIPES, TEMPERATURE_CURVES, Results
 
 INK, MUTED, GRID = "#2F2D2B", "#6B6763", "#E6E3DF"
 COLOURS = ("#0072B2", "#D55E00", "#00805D", "#A8447F", "#A87400", "#3B93C4")
@@ -121,28 +121,39 @@ def laws(results: Results) -> go.Figure:
 
 
 def along_rl(results: Results) -> go.Figure:
-    """Draw what RL did to entropy and reward, and below it accept length by strategy."""
-    figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.3, 0.7], vertical_spacing=0.06)
-    steps = sorted({point.step for point in results.rl})
-    facts: tuple[tuple[str, Callable[[RlPoint], float]], ...] = (
-        ("entropy (nats)", lambda point: point.entropy_nats),
-        ("reward", lambda point: point.reward),
-    )
-    for (label, value), dash in zip(facts, ("solid", "dot"), strict=True):
-        means = [_over_seeds(results, step, value).mean for step in steps]
-        line = {"color": MUTED, "dash": dash, "width": 2}
-        figure.add_scatter(x=steps, y=means, mode="lines", line=line, name=label, legend="legend2", row=1, col=1)
-    for index, name in enumerate(ALONG_RL):
-        found = [_over_seeds(results, step, _length_of(name)) for step in steps]
-        places = [step + 0.12 * (index - 2.5) for step in steps]
-        style = _dots(index, NAMES[name]) | {"mode": "lines+markers"}
-        style["line"] = {"color": COLOURS[index], "width": 2, "dash": "dash" if "online" in name else "solid"}
-        bars = _bars(found) | {"thickness": 1}
-        figure.add_scatter(x=places, y=[one.mean for one in found], error_y=bars, **style, row=2, col=1)
+    """Draw, seed by seed, what RL did to entropy and reward, and below it accept length by strategy.
+
+    Policies reach their highest entropy at steps of their own: a mean over seeds would flatten it. Bars are errors of
+    counting.
+    """
+    seeds = sorted({point.seed for point in results.rl})
+    titles = [f"seed {seed}" for seed in seeds]
+    shared = {"shared_xaxes": True, "shared_yaxes": True, "vertical_spacing": 0.08, "horizontal_spacing": 0.04}
+    figure = make_subplots(2, len(seeds), row_heights=[0.3, 0.7], subplot_titles=titles, **shared)
+    for column, seed in enumerate(seeds, 1):
+        points, at = [point for point in results.rl if point.seed == seed], {"col": column}
+        steps, first = [point.step for point in points], column == 1
+        for label, dash, values in (
+            ("entropy (nats)", "solid", [point.entropy_nats for point in points]),
+            ("reward", "dot", [point.reward for point in points]),
+        ):
+            line = {"color": MUTED, "dash": dash, "width": 2}
+            style = {"mode": "lines", "line": line, "name": label, "legend": "legend2", "showlegend": first}
+            figure.add_scatter(x=steps, y=values, **style, row=1, **at)
+        for index, name in enumerate(ALONG_RL):
+            found = [point.found[name] for point in points]
+            dash = "dash" if "online" in name else "solid"
+            line = {"color": COLOURS[index], "width": 2, "dash": dash}
+            style = _dots(index, NAMES[name]) | {"mode": "lines+markers", "showlegend": first, "line": line}
+            bars = {"type": "data", "array": [1.96 * one.accept_length_sd for one in found], "thickness": 1, "width": 2}
+            lengths = [one.accept_length for one in found]
+            figure.add_scatter(x=steps, y=lengths, error_y=bars, **style, row=2, **at)
     figure.update_xaxes(title_text="RL step", row=2)
-    figure.update_yaxes(title_text="accept length", row=2)
+    figure.update_yaxes(title_text="accept length", row=2, col=1)
     _dress(figure, "Acceptance along RL: entropy led up and back", height=620)
-    return figure.update_layout(legend2={"x": 1.02, "y": 1.0, "yanchor": "top"}, legend={"y": 0.65})
+    legends = {"orientation": "h", "x": 0.0, "yanchor": "top"}
+    figure.update_layout(legend2=legends | {"y": 1.12}, legend=legends | {"y": -0.17}, margin={"b": 130, "t": 110})
+    return figure
 
 
 FIGURES: dict[str, Callable[[Results], go.Figure]] = {
@@ -173,15 +184,6 @@ _BOUNDS: tuple[Callable[[float], float], ...] = (
     least_top_probability,
     lambda entropy: largest_top_probability(entropy, VOCAB_SIZE),
 )
-
-
-def _over_seeds(results: Results, step: int, value: Callable[[RlPoint], float]) -> Estimate:
-    points = [point for point in results.rl if point.step == step]
-    return estimate([value(point) for point in points], [0.0] * len(points))
-
-
-def _length_of(name: str) -> Callable[[RlPoint], float]:
-    return lambda point: point.found[name].accept_length
 
 
 def _bars(found: Iterable[Estimate]) -> dict[str, object]:
