@@ -66,6 +66,11 @@ def align(a: Side, b: Side) -> Aligned:
             kept &= ~np.isnan(left[name]) & ~np.isnan(right[name])
         elif terms[name] is not None:
             notes.append(f"{TERMS[name]}: not logged by both, so it stands under the rest")
+    if not kept.any():
+        raise ComparisonError(
+            f"{a.name} and {b.name}: in none of their {len(common)} common steps do both log what each logs in most; "
+            "compare logs that are whole"
+        )
     columns_a, columns_b = _complete(left, right, terms, kept)
     _same_work(a, b, columns_a, columns_b)
     for side, columns in ((a, columns_a), (b, columns_b)):
