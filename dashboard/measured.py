@@ -11,7 +11,7 @@ from typing import Any
 from dashboard.data import Source
 from dashboard.uploads import Upload, on_disk
 from simulator.calibration import calibrate
-from simulator.calibration.cli import read_content
+from simulator.calibration.cli import read_fields
 from simulator.calibration.report import CalibrationReport, calibration_report
 from simulator.compare import Comparison, compare
 from simulator.compare.cli import read_run as read_either
@@ -93,6 +93,6 @@ def scorecard_of(*, with_runs: bool) -> tuple[Entry, ...]:
 
 def _content(scenario: Source) -> tuple[dict[str, Any], str]:
     if scenario.text is None:
-        return read_content(scenario.name)
+        return read_fields(scenario.name, ())
     with on_disk([Upload(scenario.name, scenario.text.encode())]) as (path,):
-        return read_content(str(path))
+        return read_fields(str(path), ())
