@@ -153,7 +153,7 @@ def _score(
     if row.drafts and speedup is None and measured_s is not None and partner is not None:
         partner_s = partner.measured_tpot_s
         speedup = partner_s / measured_s if partner_s is not None else None
-    if measured_s is None and (speedup is None or row.drafts == 0):
+    if measured_s is None and (speedup is None or row.drafts == 0) and not _misses_its_k(row):
         raise MissingFactError(
             row.complaints[0]
             if row.complaints
