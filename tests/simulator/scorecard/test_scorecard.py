@@ -27,17 +27,17 @@ def entries() -> tuple[Entry, ...]:
 
 def test_plain_decoding_is_within_the_target() -> None:
     figures = summaries(entries())[SERVING]
-    assert figures["n"] >= 47
-    assert figures["median_error"] <= 0.05  # 0.038 reached; the target is 0.12
-    assert figures["p90_error"] <= 0.28  # 0.242 reached; Strix Halo and a laptop are most of it
+    assert figures["n"] >= 50
+    assert figures["median_error"] <= 0.05  # 0.043 reached; the target is 0.12
+    assert figures["p90_error"] <= 0.33  # 0.303 reached; gpt-oss-120b, Strix Halo and a laptop are most of it
 
 
 def test_speedups_of_inference_are_within_the_targets() -> None:
     figures = summaries(entries())[SPEEDUP]
-    assert figures["n"] >= 38
+    assert figures["n"] >= 41
     assert figures["median_error"] <= 0.095  # 0.078 reached; the target is 0.12
-    assert figures["p90_error"] <= 0.28  # 0.243 reached; the target is 0.30
-    assert figures["sign_accuracy"] >= 0.94  # 0.947 reached, 36 of 38; the target is 0.95
+    assert figures["p90_error"] <= 0.28  # 0.230 reached; the target is 0.30
+    assert figures["sign_accuracy"] >= 0.94  # 0.951 reached, 39 of 41; the target is 0.95
 
 
 def test_most_measurements_lie_inside_their_intervals() -> None:
