@@ -189,9 +189,7 @@ def _latency_control(source: data.Source, model: str, gpu: str, *, is_own: bool)
 def _draft_control(source: data.Source, stated: Scenario, arm: str) -> list[str]:
     key, own = state.keyed(state.NUM_DRAFT_TOKENS, source.key, arm), stated.arms[arm].k
     state.preset(key, own)
-    chosen = st.slider(
-        f"**{words.escape_markdown(arm)}**: draft tokens k", min_value=0, max_value=max(MAX_K, own), key=key
-    )
+    chosen = st.slider(f"{words.escape_markdown(arm)}: draft tokens k", min_value=0, max_value=max(MAX_K, own), key=key)
     return [] if chosen == own else [data.override_k(arm, chosen)]
 
 
@@ -199,7 +197,7 @@ def _acceptance_control(source: data.Source, stated: Scenario, arm: str) -> list
     """Draw where an arm's acceptance comes from; return the override it needs, if any."""
     own, laws = _laws(stated, arm)
     choice = st.selectbox(
-        f"**{words.escape_markdown(arm)}**: acceptance",
+        f"{words.escape_markdown(arm)}: acceptance",
         [own, *(label for label in laws if label != own), FIXED],
         key=state.keyed(state.ACCEPTANCE, source.key, arm),
     )

@@ -40,7 +40,7 @@ def speedup_by_step(report: RunReport, *, dark: bool = False) -> go.Figure:
     # Two panels on one x axis, not two that match: only so does one hover box read both.
     figure.update_layout(yaxis={"domain": [0.36, 1.0]}, yaxis2={"domain": [0.0, 0.27]}, xaxis={"anchor": "y2"})
     dress(figure, look, height=430)
-    figure.update_layout(margin={"t": 24})
+    figure.update_layout(margin={"t": 28})
     figure.update_layout(showlegend=False, hovermode="x unified", hoversubplots="axis")
     _label_line_ends(figure, arms, look)
     steps = [point.rl_step for point in points]

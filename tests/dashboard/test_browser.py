@@ -1,4 +1,4 @@
-"""A real browser opens the page, runs the default scenario and reads the answer."""
+"""A real browser walks the views as a new user would, and reads the numbers of the command line."""
 
 import re
 import shutil
@@ -9,13 +9,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from dashboard import data, words
 from simulator.run import simulate
 from simulator.scenario_file import DEFAULT_SCENARIO
+from traces.report import RunReport
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -86,5 +89,102 @@ def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(addr
             assert words.times(arm.end_to_end_speedup.mean) in drawn
             remote = [url for url in elsewhere if re.match(r"(https?|wss?):", url) and "//127.0.0.1:" not in url]
             assert not remote, "the page loads nothing from another host"
+        finally:
+            browser.close()
+
+
+SMALL = ("run.num_steps=10", "run.replications=2", "workload.prompts_per_step=32")
+DRAFTS_OF_TO = f".st-key-num_draft_tokens-{DEFAULT_SCENARIO}-to input"
+VIEWS = ("What if", "Entropy and acceptance", "Profiles", "Measured vs predicted", "Timeline")
+
+
+def command_line(*overrides: str) -> RunReport:
+    sets = [word for override in overrides for word in ("--set", override)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bebop", "simulate", DEFAULT_SCENARIO, "--json", *sets],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=300,
+    )
+    return RunReport.model_validate_json(done.stdout, strict=True)
+
+
+def press_run(page: Page) -> None:
+    page.get_by_role("button", name="Run", exact=True).click(timeout=WAIT_MS)
+
+
+def expect_answer(page: Page, report: RunReport, arm: str) -> None:
+    speedup = report.arms[arm].end_to_end_speedup
+    said = f"{words.times(speedup.mean)}"
+    page.locator(".st-key-answer").get_by_text(said).first.wait_for(timeout=WAIT_MS)
+    assert f"({words.between(speedup)})" in page.locator(".st-key-answer").inner_text()
+
+
+def settle(page: Page) -> None:
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=WAIT_MS)
+    assert page.get_by_test_id("stException").count() == 0
+
+
+def test_a_new_user_predicts_changes_k_shares_a_link_and_takes_a_report_away(address: str, tmp_path: Path) -> None:
+    link = f"{address}/?{urlencode({'scenario': DEFAULT_SCENARIO, 'arm': 'to', 'set': SMALL}, doseq=True)}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto(link)
+            press_run(page)
+            expect_answer(page, command_line(*SMALL), "to")
+
+            slider = page.locator(DRAFTS_OF_TO)
+            slider.focus()
+            slider.press("ArrowLeft")
+            page.get_by_text("The inputs changed since this run").wait_for(timeout=WAIT_MS)
+            press_run(page)
+            changed = command_line(*SMALL, "arms.to.k=2")
+            expect_answer(page, changed, "to")
+            page.wait_for_function("location.search.includes('arms.to.k%3D2')", timeout=WAIT_MS)
+
+            other = browser.new_context().new_page()
+            other.goto(page.url)
+            press_run(other)
+            expect_answer(other, changed, "to")
+            assert other.locator(DRAFTS_OF_TO).input_value() == "2"
+            other.context.close()
+
+            with page.expect_download(timeout=WAIT_MS) as waiting:
+                page.get_by_role("button", name="Report (HTML)").click()
+            waiting.value.save_as(tmp_path / "report.html")
+            text = (tmp_path / "report.html").read_text()
+            assert words.times(changed.arms[changed.best_arm].end_to_end_speedup.mean) in text
+            assert changed.scenario_hash[:12] in text
+
+            page.get_by_role("button", name="Add to basket").click()
+            page.get_by_role("button", name="Basket: 1 of 6 runs").click(timeout=WAIT_MS)
+            page.get_by_role("dialog").get_by_text(DEFAULT_SCENARIO).first.wait_for(timeout=WAIT_MS)
+        finally:
+            browser.close()
+
+
+def test_the_views_open_one_after_the_other_and_keep_the_controls(address: str) -> None:
+    link = f"{address}/?{urlencode({'scenario': DEFAULT_SCENARIO, 'set': [*SMALL, 'arms.to.k=1']}, doseq=True)}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto(link)
+            page.get_by_role("button", name="Run", exact=True).wait_for(timeout=WAIT_MS)
+            for view in VIEWS:
+                page.get_by_role("link", name=view).first.click(timeout=WAIT_MS)
+                page.get_by_role("heading", name=view, level=2).wait_for(timeout=WAIT_MS)
+                settle(page)
+                assert page.locator(DRAFTS_OF_TO).input_value() == "1"
+
+            page.get_by_role("link", name="Entropy and acceptance").first.click()
+            page.get_by_role("button", name="Carry to Predict").click(timeout=WAIT_MS)
+            page.get_by_role("link", name="Predict with it").click(timeout=WAIT_MS)
+            page.get_by_role("button", name="Run", exact=True).wait_for(timeout=WAIT_MS)
+            settle(page)
+            assert page.locator(DRAFTS_OF_TO).input_value() == "1"
         finally:
             browser.close()
