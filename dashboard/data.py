@@ -3,12 +3,11 @@
 import hashlib
 import json
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dashboard.kept import Kept
+from dashboard.uploads import Upload, on_disk
 from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
 from simulator.errors import ScenarioError
 from simulator.run import simulate
@@ -160,18 +159,12 @@ def parse_rates(text: str) -> list[float]:
 def logged_entropy(name: str, content: bytes) -> list[tuple[int, float]]:
     """Return the (rl_step, nats) points of a training log of any framework that can be imported.
 
-    The log is written under its hash into a folder of its own, which is gone afterwards.
-
     Raises:
         ScenarioError: The log holds no entropy.
         TraceError: It cannot be read.
     """
-    suffix = Path(name).suffix[:10]
-    safe = hashlib.sha256(content).hexdigest()[:16] + (suffix if suffix[1:].isalnum() and suffix.isascii() else "")
-    with tempfile.TemporaryDirectory(prefix="bebop-") as folder:
-        path = Path(folder) / safe
-        path.write_bytes(content)
-        run = read_log(path)
+    with on_disk([Upload(name, content)]) as paths:
+        run = read_log(paths)
     logged = {step.step: step.entropy_nats for step in run.steps if step.entropy_nats is not None}
     points = sorted(logged.items())  # after a restart the later reading of a step stands
     if not points:

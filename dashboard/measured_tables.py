@@ -17,7 +17,8 @@ from simulator.scorecard.score import Entry, Scored, Unpredictable, summaries
 from traces.measured import MeasuredRun, Quality
 
 VERDICT_COLOURS = {"told": "green", "weakly told": "orange", "not told": "gray"}
-_NOT_SAID = "-"
+_NOT_SAID = "–"
+"""An en dash: a cell of one hyphen would become the bullet of a list."""
 
 
 def understood_table(run: MeasuredRun) -> Table:
@@ -92,7 +93,6 @@ def calibration_table(report: CalibrationReport) -> Table:
             for one in fields
         ],
         "verdict": [f":{VERDICT_COLOURS[one.verdict]}-badge[{one.verdict}]" for one in fields],
-        "why": [escape_markdown(one.why) for one in fields],
     }
 
 
@@ -171,12 +171,11 @@ def classes_table(entries: Sequence[Entry]) -> Table:
 def rows_table(rows: Sequence[Scored]) -> Table:
     """Return rows of the scorecard as they are given."""
     return {
-        "row": [f"**{escape_markdown(row.id)}**" for row in rows],
-        "configuration": [escape_markdown(row.configuration) for row in rows],
         "measured": [scored_value(row, row.measured) for row in rows],
         "predicted": [scored_value(row, row.predicted) for row in rows],
-        "error": [f"**{signed_percent(row.error)}**" for row in rows],
-        "source": [escape_markdown(row.source) for row in rows],
+        "error": [f"**{signed_percent(row.error)}**".replace(" ", "\N{NO-BREAK SPACE}") for row in rows],
+        "row": [f"**{escape_markdown(row.id)}**" for row in rows],
+        "configuration": [escape_markdown(row.configuration) for row in rows],
     }
 
 

@@ -9,6 +9,8 @@ from dashboard.words import escape_markdown
 from profiler.comparison import Comparison, Outside, Region
 from traces.latency import ErrorSummary, InfeasiblePoint, LatencyTrace, Measurement
 
+NOTHING = "–"
+"""An en dash: a cell of one hyphen would become the bullet of a list."""
 MAX_INFEASIBLE = 20
 """Infeasible points shown; the trace holds all."""
 
@@ -39,10 +41,8 @@ def regions_table(regions: Sequence[RegionOrigin]) -> Table:
             " ".join(badge(origin, f"{count:,} {origin.value}") for origin, count in region.origins)
             for region in regions
         ],
-        "of modelled time, measured": [_shares(region.measured_fraction) for region in regions],
-        "worst spread": [_percent(region.worst_spread) for region in regions],
-        "infeasible": [str(region.num_infeasible) if region.num_infeasible else "-" for region in regions],
-        "new tokens q": [_ends(region.queries) for region in regions],
+        **{title: cells for title, cells in _said(regions).items() if any(cell != NOTHING for cell in cells)},
+        "q": [_ends(region.queries) for region in regions],
         "batch": [_ends(region.batches) for region in regions],
         "context (tokens)": [_ends(region.contexts_tokens) for region in regions],
     }
@@ -115,6 +115,15 @@ def outside_lines(found: Comparison) -> list[str]:
     return [_outside(gap) for gap in found.outside]
 
 
+def _said(regions: Sequence[RegionOrigin]) -> Table:
+    """Return the columns that only some traces have something for."""
+    return {
+        "of it measured": [_shares(region.measured_fraction) for region in regions],
+        "worst spread": [_percent(region.worst_spread) for region in regions],
+        "infeasible": [str(region.num_infeasible) if region.num_infeasible else NOTHING for region in regions],
+    }
+
+
 def _outside(gap: Outside) -> str:
     other = "A" if gap.of == "B" else "B"
     where = f"q {_ends(gap.queries)}, batch {_ends(gap.batches)}, context {_ends(gap.contexts_tokens)}"
@@ -124,13 +133,13 @@ def _outside(gap: Outside) -> str:
 
 def _shares(ends: tuple[float, float] | None) -> str:
     if ends is None:
-        return "-"
+        return NOTHING
     low, high = (f"{end:.0%}" for end in ends)
     return low if low == high else f"{low} to {high}"
 
 
 def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{fraction:.1%}"
+    return NOTHING if fraction is None else f"{fraction:.1%}"
 
 
 def _ends(ends: tuple[int, int]) -> str:

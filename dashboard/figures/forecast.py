@@ -25,7 +25,8 @@ STEP_PX = 230
 def forecast_by_step(report: ForecastReport, *, dark: bool = False) -> go.Figure:
     """Draw a panel per term, the whole step first: measured as points, predicted as a line in its band."""
     look = look_of(dark)
-    terms = [term for term in reversed(TERMS) if any(term in step.terms for step in report.steps)]
+    order = sorted(TERMS, key=lambda term: term != "step")
+    terms = [term for term in order if any(term in step.terms for step in report.steps)]
     if not terms:
         return empty("No term of a step was forecast.", look)
     heights = [STEP_PX if term == "step" else PANEL_PX for term in terms]
@@ -109,7 +110,7 @@ def _shade_fitted(figure: go.Figure, report: ForecastReport, look: Look) -> None
         figure.add_annotation(
             text="fitted on",
             x=first[0].step - 0.45,
-            y=1,
+            y=0.03,
             yref="y domain",
             xanchor="left",
             yanchor="bottom",

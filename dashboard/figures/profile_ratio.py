@@ -18,16 +18,16 @@ def profile_ratio(regions: Sequence[Region], *, dark: bool = False) -> go.Figure
         return empty("No region to compare.", look)
     figure = go.Figure()
     _add_rows(figure, shown, look)
-    dress(figure, look, height=110 + 30 * len(shown))
+    dress(figure, look, height=110 + 40 * len(shown))
     low, high = min(region.lowest for region in shown), max(region.highest for region in shown)
     ticks = _ratio_ticks(min(low, 0.95), max(high, 1.05))
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}×" for tick in ticks])
     figure.update_xaxes(title_text="B over A (×, logarithmic; right of 1: B is slower)")
     figure.update_yaxes(
         tickvals=list(range(len(shown))),
-        ticktext=[region_name(region) for region in shown],
+        ticktext=[_tick(region) for region in shown],
         range=[len(shown) - 0.4, -0.6],
-        tickfont={"color": look.ink},
+        tickfont={"color": look.ink, "size": 12},
         showgrid=True,
     )
     figure.add_vline(x=1.0, line={"color": look.muted, "width": 1})
@@ -39,6 +39,11 @@ def region_name(region: Region) -> str:
     """Return where a region lies, e.g. `verify q 2 to 9, batch 8 to 63, context 1,024 to 8,191`."""
     q = "" if region.queries == (1, 1) else f" q {_ends(region.queries)}"
     return f"{region.operation.value}{q}, batch {_ends(region.batches)}, context {_ends(region.contexts_tokens)}"
+
+
+def _tick(region: Region) -> str:
+    """Return a region in two short lines, so that a narrow page has room beside them."""
+    return f"<b>{region.operation.value}</b>, batch {_ends(region.batches)}<br>context {_ends(region.contexts_tokens)}"
 
 
 def _add_rows(figure: go.Figure, shown: Sequence[Region], look: Look) -> None:

@@ -9,10 +9,17 @@ from plotly.subplots import make_subplots
 from dashboard.look import Look, dress, empty, look_of, wrapped
 from dashboard.words import signed_percent
 from simulator.scorecard.figure import BAND
-from simulator.scorecard.page import TITLES
-from simulator.scorecard.score import CLASSES, RL_SPEEDUP, SPEEDUP, Scored
+from simulator.scorecard.score import CLASSES, RL_SPEEDUP, SCENARIO_SECONDS, SERVING, SERVING_DRAFTS, SPEEDUP, Scored
 
 MAX_COLUMNS = 2
+TITLES = {
+    SERVING: "Plain decoding",
+    SPEEDUP: "Inference speedup",
+    RL_SPEEDUP: "RL speedup",
+    SERVING_DRAFTS: "With drafts",
+    SCENARIO_SECONDS: "Seconds",
+}
+"""Short enough for half of a narrow page."""
 
 
 def scorecard(rows: Sequence[Scored], *, dark: bool = False) -> go.Figure:
@@ -26,7 +33,7 @@ def scorecard(rows: Sequence[Scored], *, dark: bool = False) -> go.Figure:
     figure = make_subplots(
         rows=lines,
         cols=columns,
-        subplot_titles=[TITLES.get(kind, kind) for kind in kinds],
+        subplot_titles=[TITLES[kind] for kind in kinds],
         horizontal_spacing=0.12,
         vertical_spacing=0.28 / max(lines, 2),
     )
@@ -105,4 +112,6 @@ def _hover(row: Scored, scale: float) -> str:
     unit = "×" if scale == 1.0 else " ms"
     numbers = f"measured {row.measured * scale:.4g}{unit}, predicted {row.predicted * scale:.4g}{unit}"
     interval = f"interval {row.low * scale:.4g} to {row.high * scale:.4g}{unit}, error {signed_percent(row.error)}"
-    return f"<b>{escape(row.id)}</b><br>{wrapped(row.configuration)}<br>{numbers}<br>{interval}"
+    return (
+        f"<b>{escape(row.id)}</b><br>{wrapped(row.configuration)}<br>{numbers}<br>{interval}<br>{wrapped(row.source)}"
+    )

@@ -194,6 +194,8 @@ def _calibration(log: measured.Log, log_format: str) -> None:
         with st.container(key="calibration_answer"):
             st.markdown(measured_tables.calibration_sentence(report))
         st.table(measured_tables.calibration_table(report), border="horizontal")
+        with st.expander("Why, field by field"):
+            _sentences([f"{one.path}: {one.why}" for one in report.fields])
         _sentences(report.notes)
         st.download_button(
             "Download the calibrated scenario (TOML)",

@@ -18,7 +18,7 @@ UPLOAD, OTHER_UPLOAD = "profile_upload", "profile_other_upload"
 LAYOUT, CONTEXTS, RATIO_CONTEXT = "profile_layout", "profile_contexts", "profile_ratio_context"
 OPERATION, QUERIES, COMPARED = "profile_operation", "profile_q", "profile_compared"
 NONE = "none"
-MAX_PANELS = 4
+MAX_PANELS, USUAL_PANELS = 4, 2
 USUAL = (Operation.DECODE, Operation.VERIFY)
 
 
@@ -109,7 +109,7 @@ def _steps(trace: LatencyTrace, first: profiles.Profile, layout: profiles.Layout
     contexts = st.multiselect(
         f"Contexts (tokens), up to {MAX_PANELS}",
         passes.contexts_tokens,
-        default=typical_contexts(passes.times),
+        default=typical_contexts(passes.times, USUAL_PANELS),
         max_selections=MAX_PANELS,
         key=f"{CONTEXTS}/{key}",
         format_func="{:,}".format,

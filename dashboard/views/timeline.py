@@ -15,12 +15,6 @@ WINDOW = "timeline_window"
 COUNTERS = "timeline_counters"
 
 
-@st.cache_resource
-def kept() -> timelines.TimelineCache:
-    """Return the timelines of this server."""
-    return timelines.TimelineCache()
-
-
 def render() -> None:
     """Draw what the first RL steps of one arm looked like."""
     st.header("Timeline", anchor=False)
@@ -61,19 +55,19 @@ def _choice(asked: data.Question) -> tuple[str, int]:
 
 
 def _watched(scenario: Scenario, arm: str, num_steps: int) -> Timeline:
-    if kept().has(scenario, arm, num_steps):
-        return kept().watch(scenario, arm, num_steps)
+    found = timelines.watched(scenario, arm, num_steps)
+    if found is not None:
+        return found
     with st.spinner(f"Watching {num_steps} RL steps of {words.escape_markdown(arm)}", show_time=True):
-        return kept().watch(scenario, arm, num_steps)
+        return timelines.watch_arm(scenario, arm, num_steps)
 
 
 def _draw(found: Timeline, key: str) -> None:
     names = {timelines.counter_name(counter): counter for counter in found.counters}
     usual = [timelines.counter_name(counter) for counter in run_counters(found)]
-    left, right = st.columns(2)
-    chosen = left.multiselect("Counters under it", list(names), default=usual, key=f"{COUNTERS}/{key}")
+    chosen = st.multiselect("Counters under it", list(names), default=usual, key=f"{COUNTERS}/{key}")
     end_s = max(found.end_s, 1e-9)
-    window_s = right.slider(
+    window_s = st.slider(
         "Seconds shown",
         min_value=0.0,
         max_value=end_s,
