@@ -6,6 +6,7 @@ SimulatorError              base
 |- ComparisonError          two runs that cannot be compared, and why (exit code 2)
 |- ForecastError            a log that cannot be forecast, or calibrated from (exit code 2)
 |- SweepError               a sweep cannot be begun, or whoever should run it is not there (exit code 2)
+|- ServiceError             a service cannot be started here, or does not answer as one (exit code 2)
 `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
 
@@ -44,5 +45,11 @@ class InvariantError(SimulatorError):
 
 class SweepError(SimulatorError):
     """A sweep cannot be begun here, or its executor cannot be reached."""
+
+    exit_code = 2
+
+
+class ServiceError(SimulatorError):
+    """A service cannot be started, or does not answer as one."""
 
     exit_code = 2

@@ -126,7 +126,7 @@ def overrides(point: dict[str, Any], arms: Sequence[str]) -> list[str]:
         keys = [*(field_keys(ALIASES[keys[0]].replace("*", '"*"')) if keys[0] in ALIASES else keys[:1]), *keys[1:]]
         for arm in arms if keys[:2] == ["arms", "*"] else ("",):
             named = [arm if key == "*" else key for key in keys]
-            listed.append(f"{'.'.join(map(json.dumps, named))}={_toml(value)}")
+            listed.append(f"{'.'.join(map(json.dumps, named))}={toml_value(value)}")
     return listed
 
 
@@ -194,13 +194,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """Return a value as TOML has it; JSON is the same but for tables."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML has no surrogate pairs
 
 
 def _scaled(part: Range, unit: float) -> float:
