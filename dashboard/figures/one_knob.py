@@ -8,6 +8,8 @@ from dashboard.look import caption, dress, empty, look_of
 from dashboard.words import times
 from simulator.what_if import Knob
 
+MAX_TICKS = 16
+
 
 def one_knob(
     knob: Knob, speedups: Sequence[float | None], chosen: float, at_chosen: float | None, *, dark: bool = False
@@ -44,6 +46,7 @@ def one_knob(
     figure.update_yaxes(
         range=[min(values) - pad, max(values) + pad], ticksuffix="×", title_text="speedup over plain decoding (×)"
     )
-    figure.update_xaxes(title_text=knob.title, tickformat=",~g")
+    counts_few = all(value == int(value) for value in knob.values) and knob.values[-1] - knob.values[0] <= MAX_TICKS
+    figure.update_xaxes(title_text=knob.title, tickformat=",~g", dtick=1 if counts_few else None)
     figure.update_layout(showlegend=False)
     return figure

@@ -48,5 +48,5 @@ def tornado(found: Sensitivity, *, dark: bool = False) -> go.Figure:
         showgrid=False,
         tickfont={"color": look.ink},
     )
-    figure.update_xaxes(title_text=f"end-to-end speedup (×); {times(found.speedup)} with every input as stated")
+    figure.update_xaxes(title_text=f"end-to-end speedup (×); as stated {times(found.speedup)}")
     return figure

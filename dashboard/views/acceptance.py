@@ -26,7 +26,7 @@ def render() -> None:
     """Draw the laws of one fit from every side."""
     st.header("Entropy and acceptance", anchor=False)
     st.markdown(
-        "Drafts are accepted less where the policy is less sure of itself. Each line is a **law** fitted on real runs: "
+        "Drafts are accepted less where the policy is less sure of itself. Each line is a **law** fitted on counts: "
         "solid inside the entropies it was fitted on, dashed beyond them, where nobody has looked."
     )
     with shell.mistakes():
@@ -183,17 +183,17 @@ def _carry(name: str, laws: list[AcceptanceLaw]) -> None:
     if asked.scenario.entropy is None:
         st.info("The scenario states no entropy, so no law can be used in it; give it a trajectory on **Predict**.")
         return
-    left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
+    left, right = st.columns(2)
     recipe = left.selectbox(
         "Recipe", [law.recipe for law in laws], format_func=lambda each: RECIPE_NAMES[each], key=CARRY_RECIPE
     )
-    arm = middle.selectbox("For arm", list(asked.scenario.arms), key=CARRY_ARM)
+    arm = right.selectbox("For arm", list(asked.scenario.arms), key=CARRY_ARM)
     if recipe is None or arm is None:
         return
     law = next(law for law in laws if law.recipe == recipe)
     override = data.override_law(arm, data.Law(law.recipe, law.fit, name))
     said = words.escape_markdown(f"{arm} now drafts by law {law.recipe}, fit {law.fit}.")
-    right.button("Carry to Predict", key="carry", type="primary", on_click=_carry_now, args=(asked, override, said))
+    st.button("Carry to Predict", key="carry", type="primary", on_click=_carry_now, args=(asked, override, said))
     note = state.take_note()
     if note is not None:
         st.success(note, icon=":material/check:")
