@@ -31,7 +31,14 @@ ALLOWED_HOSTS = (ADDRESS, "localhost")
 
 def main(argv: list[str]) -> int:
     """Serve the page until interrupted; return the exit code."""
-    parser = Parser(prog="bebop ui", description="Open the dashboard in a browser, served on 127.0.0.1 only.")
+    parser = Parser(
+        prog="bebop ui", description="Open the dashboard in a browser, served on 127.0.0.1 unless told otherwise."
+    )
+    parser.add_argument(
+        "--host",
+        default=ADDRESS,
+        help="address to serve on (default: %(default)s); the page has no login, so others only inside a container",
+    )
     parser.add_argument("--port", type=int, default=8501, help="port to serve on (default: %(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="serve without opening a browser")
     arguments = parser.parse_args(argv)
@@ -40,40 +47,45 @@ def main(argv: list[str]) -> int:
             code, message = explain(ModuleNotFoundError(f"No module named {package!r}", name=package))
             print_error(message)
             return code
-    complaint = _port_complaint(arguments.port)
+    complaint = _port_complaint(arguments.port, arguments.host)
     if complaint:
         print_error(complaint)
         return ExitCode.USAGE
-    return _serve(arguments.port, open_browser=not arguments.no_browser)
+    return _serve(arguments.port, open_browser=not arguments.no_browser, host=arguments.host)
 
 
-def streamlit_arguments(port: int, *, open_browser: bool) -> list[str]:
+def streamlit_arguments(port: int, *, open_browser: bool, host: str = ADDRESS) -> list[str]:
     """Return Streamlit's own command line."""
-    flags = {**SETTINGS, "server.port": str(port), "server.headless": str(not open_browser).lower()}
+    flags = {
+        **SETTINGS,
+        "server.address": host,
+        "server.port": str(port),
+        "server.headless": str(not open_browser).lower(),
+    }
     page = Path(__file__).with_name("app.py")
     hosts = [f"--server.allowedHosts={host}" for host in ALLOWED_HOSTS]
     return ["run", str(page), *(f"--{name}={value}" for name, value in flags.items()), *hosts]
 
 
-def _port_complaint(port: int) -> str | None:
+def _port_complaint(port: int, host: str = ADDRESS) -> str | None:
     """What is wrong with a port, None if it can be served on."""
     if not 1 <= port <= 65535:
         return f"--port: {port} is not between 1 and 65535; leave it out for 8501"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ADDRESS, port))
+            probe.bind((host, port))
         except OSError as error:
             reason = (error.strerror or "not available").lower()
             return f"--port: {port} cannot be served on ({reason}); give another one, e.g. --port {port % 65535 + 1}"
     return None
 
 
-def _serve(port: int, *, open_browser: bool) -> int:
+def _serve(port: int, *, open_browser: bool, host: str = ADDRESS) -> int:
     from streamlit.web import cli
 
     try:
-        cli.main(args=streamlit_arguments(port, open_browser=open_browser), standalone_mode=False)
+        cli.main(args=streamlit_arguments(port, open_browser=open_browser, host=host), standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     return ExitCode.OK
