@@ -55,6 +55,9 @@ def comparison(runs: list[RunReport]) -> Table:
 @st.dialog("Basket", width="large")
 def _compare() -> None:
     runs = state.basket()
+    if not runs:
+        st.info("The basket is empty; **Add to basket** on Predict fills it.")
+        return
     st.table(comparison(runs), border="horizontal")
     st.caption("Speedups of each run's best arm over plain decoding of the same scenario, 90 % ranges.")
     with st.container(horizontal=True):

@@ -12,6 +12,7 @@ from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcce
 from simulator.errors import ScenarioError
 from simulator.run import simulate
 from simulator.scenario_file import MAX_FILE_BYTES, list_scenarios, load_scenario, parse_scenario
+from simulator.what_if import speedup_at
 from traces.acceptance import AcceptanceTrace
 from traces.base import canonical_hash
 from traces.console import ExitCode, explain
@@ -212,6 +213,15 @@ class ReportCache:
     def run(self, scenario: Scenario, progress: Callable[[float], None]) -> RunReport:
         """Return the scenario's report, simulated only if it is not here yet."""
         return self._reports.take(key_of(scenario), lambda: simulate(scenario, progress=progress))
+
+    def holds(self, scenario: Scenario) -> bool:
+        """Return whether the scenario's report is here."""
+        return self._reports.get(key_of(scenario)) is not None
+
+
+def first_look(scenario: Scenario) -> dict[str, float]:
+    """Return every arm's speedup in one short run, inputs as stated: seconds before the answer with its interval."""
+    return {arm: speedup_at(scenario, arm, []) for arm in scenario.arms}
 
 
 def key_of(scenario: Scenario, *more: object) -> str:

@@ -54,6 +54,12 @@ def answer(report: RunReport, arm: str) -> str:
     return f"{start} {_verdict(speedup)}; {rollout}{_biggest_loss(chosen)}."
 
 
+def first_look(speedups: dict[str, float]) -> str:
+    """Return what short runs say before the answer is there, as one sentence of Markdown."""
+    said = ", ".join(f"**{escape_markdown(arm)}** {times(speedup)}" for arm, speedup in speedups.items())
+    return f"First look, one short run each and no interval yet: {said} the speed of plain decoding."
+
+
 def biggest_loss(arm: ArmReport) -> Factor | None:
     """Return the waterfall's smallest factor below 1, None where nothing is lost."""
     losses = [factor for factor in arm.waterfall if factor.factor < 1]

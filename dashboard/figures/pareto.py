@@ -23,7 +23,7 @@ def pareto(found: PlanReport, *, dark: bool = False) -> go.Figure:
                 "size": 13,
                 "color": [scored.staleness_versions for scored in found.front],
                 "colorscale": "Cividis",
-                "line": {"color": look.page, "width": 1},
+                "line": {"color": look.muted, "width": 1},  # the dark end of the scale stands out from a dark page
                 "colorbar": {"title": {"text": "staleness (versions)", "side": "right"}, "thickness": 12},
             },
             customdata=[_about(scored) for scored in found.front],

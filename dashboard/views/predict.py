@@ -28,7 +28,7 @@ def render() -> None:
         report = _report(asked)
         if report is None:
             st.info(
-                "Press **Run** to simulate this scenario. It runs on this machine and takes up to a minute.",
+                "Press **Run** to simulate this scenario. It runs on this machine: a first look in seconds, the answer with its interval in up to a minute.",
                 icon=":material/play_arrow:",
             )
     if report is not None:
@@ -60,8 +60,12 @@ def _report(asked: data.Question) -> RunReport | None:
     """Return the report to show: a fresh one when Run was pressed, else the last one, marked if it is out of date."""
     if state.take_run_wish():
         state.resume(WORK)
+        first = st.container(key="first_look").empty()
         with shell.working("Simulating", WORK) as progress:
+            if not shell.reports().holds(asked.scenario):
+                first.markdown(words.first_look(data.first_look(asked.scenario)))
             report = shell.reports().run(asked.scenario, progress)
+        first.empty()
         state.keep_run(asked, report)
         return report
     last = state.last_run()

@@ -75,7 +75,8 @@ def _live(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
     links.put(knob=name)
     with shell.mistakes():
         base = _base(scenario, arm, axis)
-        speedup = _speedup(scenario, arm, axis, value, base)
+        with st.spinner("Running"):
+            speedup = _speedup(scenario, arm, axis, value, base)
         # The rest of the curve is filled in as its values are looked at, so that a move costs one short run.
         known = [shell.kept().get(f"{base}/{each}") for each in axis.knob.values]
         st.markdown(_sentence(arm, axis, value, speedup))
@@ -87,15 +88,13 @@ def _live(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
             dark=shell.dark(),
         )
         shell.chart("one_knob", figure)
-        if any(each is None for each in known):
-            st.button("Draw the whole curve", key="whole_curve", on_click=_fill, args=(scenario, arm, axis))
+        if any(each is None for each in known) and st.button("Draw the whole curve", key="whole_curve"):
+            with shell.working("Drawing the curve", "curve") as progress:
+                for index, each in enumerate(axis.knob.values, start=1):
+                    _speedup(scenario, arm, axis, each, base)
+                    progress(index / len(axis.knob.values))
+            st.rerun()
     st.caption(SHORT_NOTE)
-
-
-def _fill(scenario: Scenario, arm: str, axis: Axis) -> None:
-    base = _base(scenario, arm, axis)
-    for value in axis.knob.values:
-        _speedup(scenario, arm, axis, value, base)
 
 
 def _speedup(scenario: Scenario, arm: str, axis: Axis, value: float, base: str) -> float | str:

@@ -3,10 +3,11 @@ import tomllib
 
 import pytest
 
-from dashboard import data
+from dashboard import data, words
 from simulator.config import Scenario
 from simulator.errors import ScenarioError
 from simulator.scenario_file import MAX_FILE_BYTES
+from simulator.what_if import speedup_at
 from tests.dashboard.tiny_scenario import TINY
 
 SOURCE = data.Source("tiny.toml", TINY)
@@ -96,3 +97,20 @@ def test_threads_may_share_the_cache() -> None:
     for thread in threads:
         thread.join()
     assert cache.run(scenario, lambda fraction: pytest.fail("simulated again")).scenario == scenario.name
+
+
+def test_the_first_look_is_one_short_run_of_every_arm() -> None:
+    scenario = data.load(SOURCE)
+    found = data.first_look(scenario)
+    assert found == {arm: speedup_at(scenario, arm, []) for arm in scenario.arms}
+    said = words.first_look(found)
+    assert all(words.times(speedup) in said for speedup in found.values())
+
+
+def test_a_report_is_held_once_it_was_run() -> None:
+    cache = data.ReportCache(max_reports=1)
+    scenario = data.load(SOURCE, ["run.replications=1"])
+    assert not cache.holds(scenario)
+    report = cache.run(scenario, lambda _: None)
+    assert cache.holds(scenario)
+    assert cache.run(scenario, lambda _: None) is report

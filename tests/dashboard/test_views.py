@@ -53,6 +53,13 @@ def test_one_knob_shows_the_number_of_the_simulator_and_follows_the_slider() -> 
     assert charts(page) == 2
 
 
+def test_the_whole_curve_is_drawn_on_demand() -> None:
+    page = open_view("what_if", TINY.replace("num_steps = 6", "num_steps = 7"))
+    page.button(key="whole_curve").click().run()
+    assert not page.exception
+    assert "whole_curve" not in [button.key for button in page.button]
+
+
 def test_two_knobs_must_differ() -> None:
     page = open_view("what_if")
     page.selectbox(key="what_if_up").set_value("batch").run()
@@ -184,6 +191,19 @@ def test_a_run_goes_into_the_basket_once() -> None:
     page.button(key="open_basket").click().run()
     assert not page.exception
     assert any("tiny" in table.value.to_string() for table in page.table)
+    page.button(key="remove_run/0").click().run()
+    assert not page.exception
+    assert "0 of 6" in page.button(key="open_basket").label
+
+
+def test_the_basket_holds_six_runs() -> None:
+    report = data.ReportCache().run(data.load(SOURCE), lambda _: None)
+    page = open_page()
+    page.session_state["_basket"] = [report.model_copy(update={"seed": seed}) for seed in range(6)]
+    page.run()
+    assert "6 of 6" in page.button(key="open_basket").label
+    press_run(upload(page, TINY))
+    assert page.button(key="add_to_basket").disabled
 
 
 def test_only_predict_runs_and_the_other_views_lead_there() -> None:
