@@ -118,9 +118,9 @@ def terms_table(found: Comparison) -> Table:
     rows = found.terms
     return {
         "term": [escape_markdown(_term_name(term)) for term in rows],
-        "A": [seconds(term.a_s) for term in rows],
-        "B": [seconds(term.b_s) for term in rows],
-        "B minus A": [f"**{_signed(term.difference.mean)} s**" for term in rows],
+        "A": [_unbroken(seconds(term.a_s)) for term in rows],
+        "B": [_unbroken(seconds(term.b_s)) for term in rows],
+        "B minus A": [_unbroken(f"**{_signed(term.difference.mean)} s**") for term in rows],
         "90 % of it": [
             f"{_signed(term.difference.low)} to {_signed(term.difference.high)} s"
             if term.difference.low < term.difference.high
@@ -173,7 +173,7 @@ def rows_table(rows: Sequence[Scored]) -> Table:
     return {
         "measured": [scored_value(row, row.measured) for row in rows],
         "predicted": [scored_value(row, row.predicted) for row in rows],
-        "error": [f"**{signed_percent(row.error)}**".replace(" ", "\N{NO-BREAK SPACE}") for row in rows],
+        "error": [_unbroken(f"**{signed_percent(row.error)}**") for row in rows],
         "row": [f"**{escape_markdown(row.id)}**" for row in rows],
         "configuration": [escape_markdown(row.configuration) for row in rows],
     }
@@ -211,5 +211,13 @@ def _term_name(term: Term) -> str:
     return name + (f" (logged by {term.only_in.upper()} only)" if term.only_in else "")
 
 
+def _unbroken(text: str) -> str:
+    """Return a number that keeps its unit on its own line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{plain(abs(value))}"
+    shown = plain(abs(value))
+    if shown == plain(0.0):
+        return shown
+    return f"{'+' if value > 0 else '−'}{shown}"

@@ -56,6 +56,7 @@ def _panel(figure: go.Figure, row: int, points: list[tuple[StepForecast, StepTer
         x=[*x, *reversed(x)],
         y=[*(term.high_s for _, term in points), *(term.low_s for _, term in reversed(points))],
         fill="toself",
+        mode="lines",
         fillcolor=look.gain,
         opacity=0.22,
         line={"width": 0},

@@ -69,6 +69,7 @@ def _labels(figure: go.Figure, found: Comparison, start_s: float, end_s: float, 
     caption(figure, f"<b>{plain(start_s)} s</b>", look, x=start_s, y=0, **style)
     for row, effect in enumerate(found.waterfall, start=1):
         right = max(effect.step_s_after, effect.step_s_after - effect.seconds)
-        sign = "+" if effect.seconds > 0 else "−"
-        caption(figure, f"{sign}{plain(abs(effect.seconds))} s", look, x=right, y=row, **style)
+        shown = plain(abs(effect.seconds))
+        sign = "" if shown == plain(0.0) else "+" if effect.seconds > 0 else "−"
+        caption(figure, f"{sign}{shown} s", look, x=right, y=row, **style)
     caption(figure, f"<b>{plain(end_s)} s</b>", look, x=end_s, y=len(found.waterfall) + 1, **style)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from dashboard import profile_tables, profiles, words
 from dashboard.views import profiles as view
 from tests.dashboard.pages import charts, open_view, written
 from tests.profiler.test_step_times import row, trace_of
-from traces.latency import LatencyTrace, Operation
+from traces.latency import LatencyTrace, Measurement, Operation
 from traces.store import save_trace
 
 FIRST, SECOND = "qwen3-8b-h200-tp1", "qwen3-8b-h100-tp1"
@@ -98,3 +99,26 @@ def test_traces_without_a_common_point_say_so_and_leave_the_first_one_drawn(tmp_
     assert not page.exception
     assert "have no point in common" in page.error[0].value.replace("\\", "")
     assert charts(page) == 3
+
+
+def test_a_measured_trace_tells_its_own_errors(tmp_path: Path) -> None:
+    rows = [
+        row(Operation.DECODE, 1, batch, context, 0.01 * batch + 1e-6 * context)
+        for batch in (1, 2)
+        for context in (0, 64)
+    ]
+    whole = {"num_draft_tokens": 3, "batch": 2, "context_tokens": 64, "measured_s": 0.02, "sum_of_parts_s": 0.021}
+    lost = {"operation": "decode", "batch": 9, "context_tokens": 0, "tokens_per_seq": 1, "reason": "needs 90 GB of 80"}
+    found = {"num_sweeps": 3, "num_samples": 60, "noisy_spread": 0.05, "num_noisy": 2, "composed": [whole]}
+    errors = {"num_points": 7, "median": 0.01, "p90": 0.03, "worst": 0.08}
+    measurement = Measurement.model_validate_json(json.dumps({**found, "held_out": errors, "infeasible": [lost]}))
+    trace = trace_of(*rows).model_copy(update={"measurement": measurement})
+    page = upload(open_view("profiles"), view.UPLOAD, "mine.json", as_file(trace, tmp_path))
+    assert not page.exception
+    assert not page.error
+    assert profile_tables.measurement_sentence(measurement) in written(page)
+    shown = [table.value for table in page.table]
+    assert any(table["worst"].tolist() == ["8.0%"] for table in shown if "worst" in table)
+    assert any(table["sum of its parts"].tolist() == ["+5.0%"] for table in shown if "sum of its parts" in table)
+    assert any(table["why"].tolist() == ["needs 90 GB of 80"] for table in shown if "why" in table)
+    assert any(table["infeasible"].tolist() == ["1"] for table in shown if "infeasible" in table)
