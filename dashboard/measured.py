@@ -72,6 +72,7 @@ def calibration_of(log: Log, log_format: str, scenario: Source) -> tuple[Calibra
     return calibration_report(done), done.toml(source)
 
 
+@lru_cache(maxsize=KEPT)
 def read_other(files: Log) -> MeasuredRun | RunReport:
     """Return the run or the report in what was uploaded: a log, a trace of `bebop import`, a report of `-o`."""
     with on_disk(files) as paths:
