@@ -183,9 +183,8 @@ def test_floods_and_slow_and_huge_requests_leave_it_answering(tmp_path: Path) ->
         assert max(peaks) - before < 50_000_000
 
         statuses = [_submit(service, seed) for seed in range(1000)]  # F26
-        assert set(statuses) <= {200, 202, 429}
-        assert statuses.count(202) <= 20 + 2 + sum(status == 200 for status in statuses) + 60
-        assert statuses.count(429) > 500
+        assert set(statuses) == {202, 429}
+        assert statuses.count(202) == 21  # one runs, 20 wait
         asked_s = time.monotonic()
         assert service.ask("/healthz")[0] == 200
         assert time.monotonic() - asked_s < 2.0
