@@ -28,7 +28,8 @@ def render() -> None:
         report = _report(asked)
         if report is None:
             st.info(
-                "Press **Run** to simulate this scenario. It runs on this machine: a first look in seconds, the answer with its interval in up to a minute.",
+                "Press **Run** to simulate this scenario. It runs on this machine: a first look in seconds, the "
+                "answer with its interval in up to a minute.",
                 icon=":material/play_arrow:",
             )
     if report is not None:
