@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import data, measured, measured_tables, state
+from dashboard import data, measured, measured_tables, state, words
 from dashboard.views import measured as view
+from simulator.forecast import ForecastError
 from simulator.run import simulate
 from tests.dashboard.pages import charts, open_view, written
 from tests.dashboard.tiny_scenario import TINY
@@ -67,13 +68,15 @@ def test_calibrate_shows_fields_with_intervals_only_once_it_was_asked_for() -> N
     assert tables_of(page, "verdict") == [measured_tables.calibration_table(report)["verdict"]]
 
 
-def test_a_scenario_of_another_batch_is_complained_about_and_the_forecast_stays() -> None:
+def test_a_scenario_of_another_run_is_complained_about_and_the_forecast_stays() -> None:
     page = with_example()
     key = next(box.key for box in page.selectbox if box.key and box.key.startswith(view.SCENARIO))
     page.selectbox(key=key).set_value("bebop-reasoning").run()
     page.button(key=view.CALIBRATE).click().run()
     assert not page.exception
-    assert "state the batch of the logged run" in page.error[0].value
+    with pytest.raises(ForecastError) as caught:
+        measured.calibration_of(measured.example_log(), "auto", data.Source("bebop-reasoning"))
+    assert [error.value for error in page.error] == [words.escape_markdown(str(caught.value))]
     assert charts(page) == 1
 
 
