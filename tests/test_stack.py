@@ -84,13 +84,18 @@ def test_a_sweep_goes_through_the_api_to_ray_and_back(tmp_path: Path) -> None:
         stack.enter_context(running([ray, *worker, *here, "--num-cpus=1"], logs[1], environment))
         wait_for(says(logs[1], "runtime started"), 60)
 
+        (tmp_path / "wrong").write_text(secrets.token_hex(32))
+        check = [ray, *services["ray-head"]["healthcheck"]["test"][2:-1], f"{HERE}:{port}"]
+        for token, code in (("ray-token", 0), ("wrong", 1)):
+            given = {**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / token)}
+            assert subprocess.run(check, env=given, capture_output=True, check=False).returncode == code
+
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ray_variables.items():
                 patch.setenv(name, value)
             (serve,) = services["api"]["command"]
             assert re.search(r"exec bebop serve .*--ray ray-head:6379", serve)
             api = stack.enter_context(outside(tmp_path / "data", "--workers", "1", "--ray", f"{HERE}:{port}"))
-            patch.setenv("RAY_AUTH_TOKEN_PATH", "/nothing")
         client = Client(api.url, api.token)
         job = client.wait(client.submit("sweep", {"scenario": body(), "grid": GRID}), timeout_s=120)
         assert (job.answer["points"], job.answer["failed"]) == (3, 0)
