@@ -6,8 +6,6 @@ draw the same random numbers, so the difference between two scenarios is that of
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from simulator.config import Scenario
 from simulator.inputs import BASELINE, Inputs, Noise, make_noise, make_parts, make_workload, resolve
 from simulator.metrics import Outcome, measure
@@ -25,11 +23,6 @@ class Trial:
     def speedup(self) -> float:
         """End to end: step time of plain decoding over the arm's."""
         return self.baseline.step_s / self.arm.step_s
-
-    @property
-    def staleness_versions(self) -> float:
-        """Mean over the groups that the arm trained on."""
-        return float(self.arm.staleness @ np.arange(len(self.arm.staleness)))
 
 
 def run_trial(scenario: Scenario, arm: str, *, noise: Noise | None = None, replication: int = 0) -> Trial:
