@@ -36,6 +36,18 @@ class Rule:
     """What a reader must know of the key."""
 
 
+SPECULATION_BY_REQUEST = (
+    Rule(
+        "speculation.accept_length",
+        ("rollout/spec_accept_length",),
+        zero_is_missing=True,
+        note="mean over requests, bonus token counted in",
+    ),
+    Rule("speculation.accept_rate", ("rollout/spec_accept_rate",), zero_is_missing=True, note="mean over requests"),
+)
+"""What verl and slime log alike of an engine that drafts."""
+
+
 @dataclass(slots=True)
 class Draft:
     """Canonical values of one step before they are checked."""

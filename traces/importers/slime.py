@@ -9,7 +9,7 @@ is what the model wrote, `response_lengths` holds the observations of tools too;
 from collections import Counter
 
 from traces.importers.records import RawStep
-from traces.importers.rules import Context, Draft, Framework, Rule
+from traces.importers.rules import SPECULATION_BY_REQUEST, Context, Draft, Framework, Rule
 from traces.importers.tally import Tally
 
 RULES = (
@@ -34,13 +34,7 @@ RULES = (
     Rule("trajectory_s_max", ("perf/request/e2e_latency/max",), note="of one request, not of all its turns"),
     Rule("entropy_nats", ("rollout/entropy", "train/entropy_loss")),
     Rule("reward_mean", ("rollout/raw_reward", "rollout/rewards")),
-    Rule(
-        "speculation.accept_length",
-        ("rollout/spec_accept_length",),
-        zero_is_missing=True,
-        note="mean over requests, bonus token counted in",
-    ),
-    Rule("speculation.accept_rate", ("rollout/spec_accept_rate",), zero_is_missing=True, note="mean over requests"),
+    *SPECULATION_BY_REQUEST,
     Rule("staleness_mean_versions", ("policy_staleness/mean",)),
     Rule("staleness_max_versions", ("policy_staleness/max",)),
     Rule("dropped_samples", ("perf/fully_async/stale_dropped",)),

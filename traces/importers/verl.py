@@ -8,7 +8,7 @@ request without drafts counts as 0.0; collectors cut long lines, and then the ti
 from collections import Counter
 from itertools import pairwise
 
-from traces.importers.rules import Context, Draft, Framework, Rule
+from traces.importers.rules import SPECULATION_BY_REQUEST, Context, Draft, Framework, Rule
 from traces.measured import Quality
 
 OBSERVATIONS = "observations of tools counted in: verl measures the attention mask"
@@ -51,13 +51,7 @@ RULES = (
     Rule("slowest_tokens", ("timing_s/agent_loop/slowest/response_length",)),
     Rule("entropy_nats", ("actor/entropy", "actor/entropy_loss")),
     Rule("reward_mean", ("critic/rewards/mean", "critic/score/mean")),
-    Rule(
-        "speculation.accept_length",
-        ("rollout/spec_accept_length",),
-        zero_is_missing=True,
-        note="mean over requests, bonus token counted in",
-    ),
-    Rule("speculation.accept_rate", ("rollout/spec_accept_rate",), zero_is_missing=True, note="mean over requests"),
+    *SPECULATION_BY_REQUEST,
     Rule(
         "staleness_mean_versions",
         ("training/off_policy/trajectory_staleness_worst/mean", "training/off_policy/trajectory_staleness/mean"),
