@@ -22,7 +22,7 @@ from simulator.interruption import abort_all, make_room, recompute_all, redraw_a
 from simulator.kvcache import held_tokens
 from simulator.relocation import adopt, relocate_all, wake_idle
 from simulator.removal import mark_not_started, mark_older, remove_marked
-from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, RolloutState
+from simulator.rollout_state import ABORT, DRAIN, NEVER, PER_STEP, RECOMPUTE, RESTART, Record, Records, RolloutState
 from simulator.router import deal, reroute_line, sweep_line
 from simulator.step_law import StepLaw
 from simulator.step_table import StepTable, find_segment, span_seconds, step_seconds, steps_within
@@ -162,11 +162,11 @@ def close(state: RolloutState) -> None:
 
 
 @kernel
-def busy_seconds(state: RolloutState, now_s: float) -> float:
+def busy_seconds(replicas: Records, now_s: float) -> float:
     """Return replica-seconds spent generating up to now; a span in progress counts as far as it has come."""
     total = 0.0
-    for r in range(state.limits[0].num_replicas):
-        replica = state.replicas[r]
+    for r in range(replicas.shape[0]):
+        replica = replicas[r]
         total += replica.busy_s - max(replica.time_s - now_s, 0.0)
         if replica.idle == 0:
             total += max(now_s - replica.time_s, 0.0)
@@ -174,11 +174,11 @@ def busy_seconds(state: RolloutState, now_s: float) -> float:
 
 
 @kernel
-def idle_seconds(state: RolloutState, first: int, end: int, now_s: float) -> tuple[float, float, float]:
+def idle_seconds(replicas: Records, first: int, end: int, now_s: float) -> tuple[float, float, float]:
     """Return seconds of replicas first .. end with nothing admitted, with all at a tool, and down, up to now."""
     starved, tool, down = 0.0, 0.0, 0.0
     for r in range(first, end):
-        replica = state.replicas[r]
+        replica = replicas[r]
         starved += replica.starved_s
         tool += replica.tool_s
         down += replica.down_s

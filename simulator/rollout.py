@@ -243,10 +243,10 @@ class RolloutSide:
         """Return the sums up to now."""
         replicas, counters = self.state.replicas, self.state.counters
         num_own = self._parts.num_replicas
-        starved_s, tool_s, down_s = kernels.idle_seconds(self.state, 0, num_own, now_s)
-        helpers = kernels.idle_seconds(self.state, num_own, num_own + self._parts.num_helpers, now_s)
+        starved_s, tool_s, down_s = kernels.idle_seconds(replicas, 0, num_own, now_s)
+        helpers = kernels.idle_seconds(replicas, num_own, num_own + self._parts.num_helpers, now_s)
         return RolloutTotals(
-            busy_s=kernels.busy_seconds(self.state, now_s),
+            busy_s=kernels.busy_seconds(replicas, now_s),
             starved_s=starved_s + helpers[0],
             tool_s=tool_s + helpers[1],
             down_s=down_s,

@@ -203,9 +203,9 @@ def accounted_seconds(state: RolloutState, now_s: float) -> np.ndarray:
     busy = busy + np.where(r["idle"] == 0, np.maximum(now_s - r["time_s"], 0.0), 0.0)
     idle = r["starved_s"] + r["tool_s"]
     idle = idle + np.where(r["idle"] == 1, np.maximum(now_s - r["idle_since_s"], 0.0), 0.0)
-    np.testing.assert_allclose(busy_seconds(state, now_s), busy.sum(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(busy_seconds(state.replicas, now_s), busy.sum(), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(
-        sum(idle_seconds(state, 0, len(state.replicas), now_s)), idle.sum(), rtol=1e-12, atol=1e-12
+        sum(idle_seconds(state.replicas, 0, len(state.replicas), now_s)), idle.sum(), rtol=1e-12, atol=1e-12
     )
     accounted: np.ndarray = busy + idle + r["sync_s"]
     return accounted

@@ -235,7 +235,7 @@ def single(inputs: list[int], outputs: list[int], case: Case, mode: int, *, tabl
 def test_one_plain_sequence_takes_its_prefill_and_a_step_for_every_further_token(tokens: int, mode: int) -> None:
     state = single([100], [tokens], Case(k=0, num_replicas=1), mode)
     assert state.finish_s[0] == 1.0 + 0.25 * (tokens - 1)
-    assert busy_seconds(state, 1000.0) == state.finish_s[0]
+    assert busy_seconds(state.replicas, 1000.0) == state.finish_s[0]
 
 
 @MODES
