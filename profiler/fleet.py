@@ -2,18 +2,13 @@
 
 The driver plans, leases a few tasks at a time and is the only one who writes the ledger. A worker that dies loses
 nothing: what it was leased is leased again, each task alone, and a task that kills its worker again is infeasible.
-The only file of the profiler that imports Ray. Does not know the plan.
+Does not know the plan, nor how Ray is started (`local_ray`).
 """
 
 import contextlib
 import dataclasses
-import io
-import logging
 import os
-import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -25,6 +20,7 @@ from typing import Any, Self
 from profiler.device import Device, open_device
 from profiler.errors import DeviceError
 from profiler.ledger import Sample
+from profiler.local_ray import import_ray, local_ray
 from profiler.models.rank import Rank
 from profiler.request import ProfileRequest
 from profiler.sampler import Sampler
@@ -38,15 +34,6 @@ MAX_FAILED_STARTS = 3
 """Deaths of a worker in a row without a sample or a device before it is given up."""
 PATIENCE_S = 10.0
 """How long a worker that follows a dead one waits for the driver to clear the GPU."""
-STORE_BYTES = 100 * 2**20
-"""Ray's shared memory; samples need next to none, and Ray refuses less than 75 MiB."""
-SETTINGS = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every port on 127.0.0.1 only
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""Environment of Ray, with a token of this process: who else is on the machine cannot talk to our workers."""
-
 MakeSampler = Callable[[int], Sampler]
 """Opens the device of worker number n and returns its sampler."""
 
@@ -126,7 +113,7 @@ class Fleet:
             DeviceError: No worker can open its device, or they have different ones.
         """
         with contextlib.ExitStack() as undo:
-            self._start_ray(undo)
+            undo.enter_context(local_ray(self.num_workers, self.num_workers if self.on_gpus else 0))
             for number in range(self.num_workers):
                 self._start(number, patience_s=0.0)
             while len(self._idle) < len(self._workers):
@@ -161,27 +148,8 @@ class Fleet:
                 return
             yield from self._collect(*self._next_ready())
 
-    def _start_ray(self, undo: contextlib.ExitStack) -> None:
-        # Ray reports on stdout what becomes of its workers. The answer belongs there, and the report is given here.
-        undo.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        ray = _import_ray()
-        folder = tempfile.mkdtemp(prefix="bebop-ray-")
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        undo.callback(ray.shutdown)
-        ray.init(
-            address="local",
-            num_cpus=self.num_workers,
-            num_gpus=self.num_workers if self.on_gpus else 0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=STORE_BYTES,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
-
     def _start(self, number: int, patience_s: float) -> None:
-        ray = _import_ray()
+        ray = import_ray()
         remote = ray.remote(num_cpus=1, num_gpus=1 if self.on_gpus else 0, max_restarts=0, max_task_retries=0)(Worker)
         worker: Any = remote.remote(self.make, number, patience_s)
         self._workers[number] = worker
@@ -191,7 +159,7 @@ class Fleet:
         return self._again.popleft() if self._again else list(islice(tasks, LEASE_TASKS))
 
     def _next_ready(self) -> tuple[Any, int, list[Task]]:
-        ray = _import_ray()
+        ray = import_ray()
         if not self._running:
             raise DeviceError("no worker of the fleet is left; see the lines above, then repeat the command to go on")
         (ready,), _ = ray.wait(list(self._running), num_returns=1)
@@ -199,7 +167,7 @@ class Fleet:
 
     def _collect(self, ready: Any, number: int, lease: list[Task]) -> list[Sample]:
         """Return what a worker brought; let it have the next lease, or replace it."""
-        ray = _import_ray()
+        ray = import_ray()
         try:
             result = ray.get(ready)
         except ray.exceptions.RayActorError as error:
@@ -256,13 +224,3 @@ def _cause(error: Exception) -> str:
 
 def _say(text: str) -> None:
     print(f"fleet: {text}", file=sys.stderr)
-
-
-def _import_ray() -> Any:
-    """Return Ray, set up for this process if nobody has imported it yet: it reads its environment only then."""
-    if "ray" not in sys.modules:
-        os.environ.update(SETTINGS)
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-
-    return ray
