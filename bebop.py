@@ -22,6 +22,7 @@ VERBS = {
     "scorecard": "predict public measurements, and say how far off",
     "profile": "make a latency trace; show one; compare two",
     "study": "train small models with MTP heads and count acceptance",
+    "testbed": "run a small real RL system, and compare it with its prediction",
     "ui": "open the dashboard in a browser",
     "schema": "print the JSON Schema of a file format",
     "doctor": "show what this installation can do",
@@ -44,6 +45,7 @@ _MODULES = {
     "scorecard": "simulator.scorecard.cli",
     "profile": "profiler.cli",
     "study": "profiler.mtp.cli",
+    "testbed": "dashboard.testbed_cli",
     "ui": "dashboard.cli",
     "doctor": "traces.doctor",
 }
@@ -97,6 +99,8 @@ def _find(verb: str, rest: list[str]) -> Callable[[list[str]], int]:
         return _entry("dashboard.profile_cli")
     if verb == "profile" and "roofline" in [each.removeprefix("--source=") for each in rest]:
         return _entry("simulator.roofline_cli")
+    if verb == "testbed" and rest[:1] in (["profile"], ["run"]):  # predictions and pictures are not the profiler's
+        return _entry("profiler.testbed.cli")
     if verb == "schema":
         return _schema
     command = _entry(_MODULES[verb])
