@@ -5,7 +5,8 @@ ProfilerError               base; the message is one line: value, limit, next st
 |- UnsupportedModelError    the source cannot price the request: model, GPU or parallel layout
 |- MissingPackageError      an optional package that the source needs is not installed
 |- DeviceError              this machine cannot measure it: no GPU, another process, no memory, a broken clock
-`- EngineError              a running engine does not answer, is shared, restarted or changed its configuration
+|- EngineError              a running engine does not answer, is shared, restarted or changed its configuration
+`- RunError                 a run of the testbed cannot go on
 """
 
 
@@ -37,5 +38,11 @@ class DeviceError(ProfilerError):
 
 class EngineError(ProfilerError):
     """A running engine cannot be measured: it does not answer, is shared, restarted or changed."""
+
+    exit_code = 5
+
+
+class RunError(ProfilerError):
+    """A run of the testbed cannot go on: an actor that dies again and again, or a rule of the system broken."""
 
     exit_code = 5

@@ -133,13 +133,13 @@ class OnlineHead:
     def __init__(self, head: Head, recipe: HeadRecipe) -> None:
         self.head, self.recipe = head, recipe
         self._weights = head.parameters()
-        self._optimizer = torch.optim.AdamW(self._weights, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self._weights, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
     def step(self, rollouts: Rollouts) -> float:
         """Train on the rollouts of one RL step, after the policy's own update; return the loss."""
         with _trained(self._weights):
             loss = head_loss(self.head, rollouts, self.recipe.loss, self.recipe)
-            _descend(self._optimizer, loss, self._weights, self.recipe.max_gradient_norm)
+            _descend(self.optimizer, loss, self._weights, self.recipe.max_gradient_norm)
         return loss.item()
 
 
