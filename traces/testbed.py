@@ -38,7 +38,7 @@ class TestbedPolicy(Strict):
 class TestbedModel(Strict):
     """The policy: a small decoder with one MTP layer, trained on the task before RL begins."""
 
-    hidden_size: Annotated[int, Field(ge=32, le=4096)]
+    hidden_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
     num_layers: Annotated[int, Field(ge=1, le=64)]
     target_batches: PositiveInt
     """Batches of worked examples that it learns the task from."""

@@ -89,15 +89,20 @@ def run_unit(size: Size, part: str, seed: int) -> Unit:
 
 
 def shape_of(size: Size) -> Architecture:
-    """Return the target: dense, Qwen3's layers, one MTP layer."""
-    heads = size.hidden_size // 32
+    """Return the target."""
+    return dense_shape(f"mtp-study-{size.name}", size.hidden_size, size.num_layers)
+
+
+def dense_shape(name: str, hidden_size: int, num_layers: int) -> Architecture:
+    """Return a small shape: dense, Qwen3's layers, one MTP layer; `hidden_size` is a multiple of 32."""
+    heads = hidden_size // 32
     return Architecture(
-        name=f"mtp-study-{size.name}",
-        num_layers=size.num_layers,
-        num_full_attention_layers=size.num_layers,
+        name=name,
+        num_layers=num_layers,
+        num_full_attention_layers=num_layers,
         num_linear_attention_layers=0,
-        hidden_size=size.hidden_size,
-        ffn_size=8 * size.hidden_size // 3,
+        hidden_size=hidden_size,
+        ffn_size=8 * hidden_size // 3,
         expert_ffn_size=None,
         shared_ffn_size=None,
         num_experts=None,

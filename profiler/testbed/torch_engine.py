@@ -1,0 +1,305 @@
+"""The testbed's own rollout engine: continuous batching, KV caches in slots, MTP drafts, lossless verification.
+
+A step drafts k tokens of every running sequence, verifies them, and runs the head over the verified places, so that
+the next step begins with a draft at hand. New sequences are prefilled between two steps, those of one admission as one
+pass without padding, and get their first token there. Running sequences always hold the first slots: the cost of a step
+depends on how many run, not on how many could. Every response reads its own prompt; there is no prefix cache.
+"""
+
+# Shape letters: S slots, B running sequences, T tokens of a pass, Q = k + 1 tokens of a sequence, L places of a slot,
+# H hidden, V vocabulary.
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from profiler.models.decoder import Decoder
+from profiler.models.glue import NORM_EPSILON
+from profiler.mtp.heads import Head
+from profiler.mtp.ragged import grouped
+from profiler.mtp.rejection import VERIFIERS, draw, process, propose
+from profiler.testbed.engine import Counters, Finished, Request
+from profiler.testbed.prepared import weights_of
+from profiler.testbed.slots import PassMaker, Places, SlotLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an engine samples."""
+
+    k: int
+    """Draft tokens; 0 decodes plainly."""
+    verify_rule: str
+    temperature: float
+    end_token: int
+    max_response_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A running sequence."""
+
+    request: Request
+    order: int
+    started_s: float
+
+
+class TorchEngine:
+    """A `RolloutEngine` over a small decoder and its draft head, whose tensors it shares with nobody."""
+
+    def __init__(
+        self, decoder: Decoder, head: Head, sampling: Sampling, num_slots: int, max_prompt_tokens: int
+    ) -> None:
+        self.version = 0
+        self.sampling = sampling
+        self._decoder, self._head, self._rule = decoder, head, VERIFIERS[sampling.verify_rule]
+        self._device = decoder.embedding_VH.device
+        self._max_prompt_tokens = max_prompt_tokens
+        num_places = max_prompt_tokens + sampling.max_response_tokens + sampling.k + 1
+        self._layers = [SlotLayer(layer, num_slots, num_places) for layer in decoder.layers]
+        self._head_layer = SlotLayer(head.mtp.layer, num_slots, num_places)
+        self._passes = PassMaker(num_places, grouped(decoder.layers[0]).head_size, self._device)
+        self._ahead_Q = torch.arange(sampling.k + 1, device=self._device)
+        self._num_slots, self._live, self._num_admitted = num_slots, list[_Live](), 0
+        self._waiting: deque[Request] = deque()
+        self._counters = Counters(accepted_at=[0] * sampling.k)
+        self._log_p_SL = torch.zeros(num_slots, num_places, device=self._device)
+        self._tokens_SL = torch.zeros_like(self._log_p_SL, dtype=torch.long)
+        self._versions_SL = torch.zeros_like(self._tokens_SL)
+        self._known_S = torch.zeros_like(self._tokens_SL[:, 0])
+        """Tokens of prompt and response so far."""
+        self._end_S = torch.zeros_like(self._known_S)
+        """Tokens at which a response ends whatever the policy says."""
+        self._is_free_S = torch.zeros_like(self._known_S, dtype=torch.bool)
+        """Whether the policy may end the response."""
+        self._state_SH = torch.zeros(num_slots, decoder.embedding_VH.shape[1], device=self._device)
+        """The head's hidden state that the first draft is made from."""
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold a slot."""
+        return len(self._live)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that hold none yet."""
+        return len(self._waiting)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests: first come, first served.
+
+        Raises:
+            ValueError: A prompt or a response that no slot can hold, or a response that has nothing left to generate.
+        """
+        for request in requests:
+            if not 0 < len(request.prompt) <= self._max_prompt_tokens:
+                raise ValueError(
+                    f"sample {request.sample_id}: a prompt of {len(request.prompt)} tokens, slots hold 1.."
+                    f"{self._max_prompt_tokens}; build the engine for longer prompts"
+                )
+            if not len(request.generated) < self._most_tokens(request) <= self.sampling.max_response_tokens:
+                raise ValueError(
+                    f"sample {request.sample_id}: {len(request.generated)} of {self._most_tokens(request)} tokens "
+                    f"generated, responses have up to {self.sampling.max_response_tokens}; submit what is not finished"
+                )
+        self._waiting.extend(requests)
+
+    def step(self) -> list[Finished]:
+        """Admit and prefill what has room, then make one step of all running sequences; [] where nothing runs."""
+        if not self._live and not self._waiting:
+            return []
+        began_s = time.perf_counter()
+        with torch.inference_mode():
+            finished = self._admit() if self._waiting else []
+            self._counters.prefill_s += time.perf_counter() - began_s
+            if self._live:
+                finished += self._advance()
+        self._counters.busy_s += time.perf_counter() - began_s
+        return finished
+
+    def abort(self) -> list[Request]:
+        """Return everything running and waiting, with what it has, in the order of submission; nothing runs then."""
+        running = sorted(range(len(self._live)), key=lambda slot: self._live[slot].order)
+        requests = [self._with_what_it_has(slot) for slot in running] + list(self._waiting)
+        self._live.clear()
+        self._waiting.clear()
+        return requests
+
+    def set_weights(self, weights: Sequence[Tensor], version: int) -> None:
+        """Copy new weights, in the order of `weights_of`; running sequences go on, on a KV cache of mixed policies.
+
+        Raises:
+            ValueError: Another number of tensors.
+        """
+        own = weights_of(self._decoder, self._head)
+        with torch.inference_mode():
+            for target, source in zip(own, weights, strict=True):
+                target.copy_(source)
+        for layer in (*self._layers, self._head_layer):
+            layer.refresh()
+        self.version = version
+
+    def take_counters(self) -> Counters:
+        """Return the counters, and begin new ones."""
+        taken, self._counters = self._counters, Counters(accepted_at=[0] * self.sampling.k)
+        return taken
+
+    def _most_tokens(self, request: Request) -> int:
+        return self.sampling.max_response_tokens if request.num_tokens is None else request.num_tokens
+
+    def _admit(self) -> list[Finished]:
+        """Give free slots to waiting requests and prefill them, until none is free or none waits."""
+        finished = []
+        while self._waiting and len(self._live) < self._num_slots:
+            first, texts = len(self._live), list[tuple[int, ...]]()
+            started_s = time.perf_counter()
+            while self._waiting and len(self._live) < self._num_slots:
+                request = self._waiting.popleft()
+                self._seat(request)
+                self._live.append(_Live(request, self._num_admitted, started_s))
+                self._num_admitted += 1
+                texts.append(request.prompt + request.generated)
+            finished += self._prefill(first, texts)
+        return finished
+
+    def _seat(self, request: Request) -> None:
+        """Write what is known of a sequence into the next slot."""
+        slot, begin, known = len(self._live), len(request.prompt), len(request.prompt) + len(request.generated)
+        self._tokens_SL[slot, :known] = torch.tensor(request.prompt + request.generated, device=self._device)
+        if request.generated:
+            self._versions_SL[slot, begin:known] = torch.tensor(request.versions, device=self._device)
+            self._log_p_SL[slot, begin:known] = torch.tensor(request.log_probs, device=self._device)
+        self._known_S[slot] = known
+        self._end_S[slot] = begin + self._most_tokens(request)
+        self._is_free_S[slot] = request.num_tokens is None
+
+    def _prefill(self, first: int, texts: list[tuple[int, ...]]) -> list[Finished]:
+        """Read whole texts in the slots from `first` on; sample a token of each."""
+        lengths = [len(text) for text in texts]
+        places = self._passes.from_start(first, lengths)
+        tokens_T = torch.tensor([token for text in texts for token in text], device=self._device)
+        last_B = torch.tensor(lengths, device=self._device).cumsum(0) - 1
+        hidden_TH = self._target_pass(tokens_T, places)
+        target_B1V = process(self._decoder.logits(hidden_TH[last_B]), self.sampling.temperature)[:, None]
+        new_B1 = draw(target_B1V)
+        if self.sampling.k > 0:
+            next_T = tokens_T.roll(-1)
+            next_T[last_B] = new_B1[:, 0]
+            self._state_SH[first : first + len(texts)] = self._head_pass(hidden_TH, next_T, places)[last_B]
+        counters = self._counters
+        counters.num_prefills += len(texts)
+        counters.num_prefill_tokens += len(tokens_T)
+        return self._emit(first, target_B1V, new_B1, torch.ones_like(last_B))
+
+    def _advance(self) -> list[Finished]:
+        """Make one step of all running sequences."""
+        batch, k = len(self._live), self.sampling.k
+        place_B1 = self._known_S[:batch, None] - 1
+        end = int(place_B1.max()) + 1
+        tokens_B1 = self._tokens_SL[:batch].gather(1, place_B1)
+        counters = self._counters
+        counters.num_steps += 1
+        counters.num_seq_steps += batch
+        if k == 0:
+            target_B1V = self._chances(self._target_pass(tokens_B1[:, 0], self._passes.even(place_B1, end)), batch)
+            return self._emit(0, target_B1V, draw(target_B1V), torch.ones_like(place_B1[:, 0]))
+        chain_Bk, proposal = self._draft(place_B1 - 1, end - 1)
+        places = self._passes.even(place_B1 + self._ahead_Q, end + k)
+        hidden_TH = self._target_pass(torch.cat((tokens_B1, chain_Bk), dim=1).view(-1), places)
+        target_BQV = self._chances(hidden_TH, batch)
+        emitted_BQ, accepted_B = self._rule(target_BQV, chain_Bk, proposal)
+        states_BQH = self._head_pass(hidden_TH, emitted_BQ.view(-1), places).view(batch, k + 1, -1)
+        self._state_SH[:batch] = states_BQH[torch.arange(batch, device=self._device), accepted_B]
+        counters.num_draft_tokens += batch * k
+        by_count = torch.bincount(accepted_B, minlength=k + 1).flip(0).cumsum(0).flip(0).tolist()
+        for position in range(k):
+            counters.accepted_at[position] += by_count[position + 1]
+        return self._emit(0, target_BQV, emitted_BQ, accepted_B + 1)
+
+    def _draft(self, place_B1: Tensor, end: int) -> tuple[Tensor, Tensor | None]:
+        """Return drafts [B, k], and what they were drawn from; `place` is that of the head's state."""
+        batch = len(place_B1)
+        state_BH, proposals, chain = self._state_SH[:batch], [], list[Tensor]()
+        for index in range(self.sampling.k):
+            if index > 0:
+                places = self._passes.even(place_B1 + index, end + index)
+                state_BH = self._head_pass(state_BH, chain[-1], places)
+            logits_BV = self._head.logits(state_BH)
+            draft_B, proposal_BV = propose(logits_BV, self.sampling.verify_rule, self.sampling.temperature)
+            chain.append(draft_B)
+            proposals.append(proposal_BV)
+        known = [proposal for proposal in proposals if proposal is not None]
+        return torch.stack(chain, dim=1), torch.stack(known, dim=1) if known else None
+
+    def _target_pass(self, tokens_T: Tensor, places: Places) -> Tensor:
+        x_TH = F.embedding(tokens_T, self._decoder.embedding_VH)
+        for layer in self._layers:
+            x_TH = layer.forward(x_TH, places)
+        return F.rms_norm(x_TH, x_TH.shape[-1:], self._decoder.final_norm, NORM_EPSILON)
+
+    def _head_pass(self, hidden_TH: Tensor, tokens_T: Tensor, places: Places) -> Tensor:
+        x_TH = self._head_layer.forward(self._head.enter(hidden_TH, tokens_T), places)
+        return F.rms_norm(x_TH, x_TH.shape[-1:], self._head.mtp.final_norm, NORM_EPSILON)
+
+    def _chances(self, hidden_TH: Tensor, batch: int) -> Tensor:
+        logits = self._decoder.logits(hidden_TH)
+        return process(logits, self.sampling.temperature).view(batch, -1, logits.shape[-1])
+
+    def _emit(self, first: int, target_BQV: Tensor, new_BQ: Tensor, num_B: Tensor) -> list[Finished]:
+        """Append the first `num` new tokens of each sequence from slot `first` on; end those that have ended."""
+        batch, width = new_BQ.shape
+        slots, ahead_Q = slice(first, first + batch), self._ahead_Q[:width]
+        known_B = self._known_S[slots]
+        places_BQ = known_B[:, None] + ahead_Q
+        self._tokens_SL[slots].scatter_(1, places_BQ, new_BQ)
+        self._log_p_SL[slots].scatter_(1, places_BQ, target_BQV.gather(2, new_BQ[..., None])[..., 0].log_())
+        self._versions_SL[slots].scatter_(1, places_BQ, torch.full_like(new_BQ, self.version))
+        ends_BQ = (new_BQ == self.sampling.end_token) & self._is_free_S[slots, None]
+        until_end_B = torch.where(ends_BQ, ahead_Q + 1, width + 1).amin(1)
+        room_B = torch.minimum(until_end_B, self._end_S[slots] - known_B)
+        kept_B = torch.minimum(room_B, num_B)
+        self._known_S[slots] = known_B + kept_B
+        entropy_BQ = torch.special.entr(target_BQV).sum(-1)
+        counters, num_kept = self._counters, int(kept_B.sum())
+        counters.num_tokens += num_kept
+        counters.num_cut_tokens += int(num_B.sum()) - num_kept
+        counters.entropy_sum_nats += float(entropy_BQ[ahead_Q < kept_B[:, None]].sum())
+        ended = (room_B <= num_B).nonzero()[:, 0].tolist()
+        return self._finish([first + index for index in ended]) if ended else []
+
+    def _finish(self, slots: list[int]) -> list[Finished]:
+        """Return the responses in these slots, and close the gaps that they leave."""
+        finished_s, finished = time.perf_counter(), []
+        for slot in slots:
+            whole, live = self._with_what_it_has(slot), self._live[slot]
+            finished.append(
+                Finished(live.request, whole.generated, whole.versions, whole.log_probs, live.started_s, finished_s)
+            )
+        for slot in reversed(slots):
+            last = len(self._live) - 1
+            if slot < last:
+                self._move(last, slot)
+            self._live.pop()
+        return finished
+
+    def _move(self, source: int, target: int) -> None:
+        known = int(self._known_S[source])
+        for layer in (*self._layers, self._head_layer):
+            layer.move(source, target, known)
+        for x_SL in (self._tokens_SL, self._versions_SL, self._log_p_SL):
+            x_SL[target, :known] = x_SL[source, :known]
+        for x_S in (self._known_S, self._end_S, self._is_free_S, self._state_SH):
+            x_S[target] = x_S[source]
+        self._live[target] = self._live[source]
+
+    def _with_what_it_has(self, slot: int) -> Request:
+        request = self._live[slot].request
+        written = slice(len(request.prompt), int(self._known_S[slot]))
+        columns = (self._tokens_SL, self._versions_SL, self._log_p_SL)
+        tokens, versions, log_probs = (tuple(x_SL[slot, written].tolist()) for x_SL in columns)
+        return replace(request, generated=tokens, versions=versions, log_probs=log_probs)
