@@ -33,6 +33,8 @@ class Batch:
     output_tokens: int
     staleness: NDArray[np.int64]
     """Groups by policy versions behind the trainer."""
+    beside_s: float
+    """Training while engines generate on the same machine."""
 
     def __add__(self, other: "Batch") -> "Batch":
         """Return both pieces of an RL step together."""
@@ -45,6 +47,7 @@ class Batch:
             self.num_samples + other.num_samples,
             self.output_tokens + other.output_tokens,
             staleness,
+            self.beside_s + other.beside_s,
         )
 
 
@@ -77,6 +80,8 @@ class Run:
         self._transfer: simpy.Event | None = None
         self._is_paused = False
         self._drain_s = self._sync_s = 0.0
+        self._stretched_s = 0.0
+        """Training, since the last RL step that is recorded, beyond what it takes alone."""
 
     @property
     def now_s(self) -> float:
@@ -107,13 +112,41 @@ class Run:
                 yield from self._restart_trainer()
                 come_back()
 
-    def work(self, seconds: float) -> Process:
-        """Keep the trainer busy; TrainerFailureError if it fails before the end."""
+    def work(self, seconds: float, beside_s: float | None = None) -> Process:
+        """Keep the trainer busy; TrainerFailureError if it fails before the end.
+
+        Args:
+            seconds: Of its work while no engine generates on the same machine.
+            beside_s: While one does; None: the same.
+        """
+        if beside_s is not None and self.parts.share_a_machine:
+            yield from self._share_machine(seconds, beside_s)
+            return
         if self._to_failure_s < seconds:
             yield self.env.timeout(self._to_failure_s)
             raise TrainerFailureError
         yield self.env.timeout(seconds)
         self._to_failure_s -= seconds
+
+    def _share_machine(self, seconds: float, beside_s: float) -> Process:
+        """Keep the trainer busy at the pace that generation leaves it, and the engines at the one that it leaves them.
+
+        Generation that ends meanwhile does not begin again: what could begin it, the trainer does.
+        """
+        parts = self.parts
+        begin_s, left = self.now_s, 1.0
+        if parts.table_while_training is not None:
+            self.side.change_costs(parts.table_while_training, self.now_s)
+        yield self.env.timeout(0.0)  # what is submitted at this moment begins first
+        if self.side.num_live > 0 and beside_s > 0:
+            drained = self.clock.drained()
+            yield drained | self.env.timeout(beside_s)
+            self.clock.forget(drained)
+            left = max(1.0 - (self.now_s - begin_s) / beside_s, 0.0)
+        yield self.env.timeout(left * seconds)
+        if parts.table_while_training is not None:
+            self.side.change_costs(parts.table, self.now_s)
+        self._stretched_s += self.now_s - begin_s - seconds
 
     def wait_for(self, event: simpy.Event) -> Process:
         """Let the trainer wait for an event; TrainerFailureError if it fails before that."""
@@ -207,9 +240,11 @@ class Run:
         num_steps, pieces_left = divmod(self.num_taken - self.log.num_lost_groups, self.parts.groups_per_step)
         trainer, tokens = self.parts.trainer, float(workload.group_tokens[groups].sum())
         self._taken_tokens += int(tokens)
-        stall_s = trainer.stall_s(num_steps) if pieces_left == 0 else 0.0
+        is_last = pieces_left == 0
+        stall_s = trainer.stall_s(num_steps) if is_last else 0.0
         return Batch(
-            train_s=trainer.piece_s(tokens, is_last=pieces_left == 0) + stall_s,
+            train_s=trainer.piece_s(tokens, is_last=is_last) + stall_s,
+            beside_s=(trainer.while_generating or trainer).piece_s(tokens, is_last=is_last) + stall_s,
             tokens=int(tokens),
             num_samples=int(workload.group_size[groups].sum()),
             output_tokens=int(workload.group_output_tokens[groups].sum()),
@@ -308,7 +343,7 @@ class Run:
             StepRecord(
                 end_s=self.now_s,
                 wait_s=wait_s,
-                train_s=batch.train_s,
+                train_s=batch.train_s + self._stretched_s,
                 drain_s=self._drain_s,
                 sync_s=self._sync_s,
                 generation_s=generation_s,
@@ -323,4 +358,4 @@ class Run:
                 down_s=self._down_s,
             )
         )
-        self._drain_s = self._sync_s = self._lost_s = self._down_s = 0.0
+        self._drain_s = self._sync_s = self._lost_s = self._down_s = self._stretched_s = 0.0

@@ -63,6 +63,7 @@ class Counterfactual:
             parts,
             policy=policy,
             table=table,
+            table_while_training=parts.table_while_training if depth >= 3 else None,
             law_of=law_of,
             trainer=parts.trainer if depth >= 3 else TrainerCost(0.0, 0.0),
             failures=parts.failures if depth >= 3 else None,

@@ -56,6 +56,7 @@ class Inputs:
     groups_per_step: int
     """Groups that one RL step trains on."""
     trainer: TrainerCost
+    latency_while_training: TraceLatency | None = None
 
     @property
     def temperature(self) -> float:
@@ -106,6 +107,8 @@ class Inputs:
         """Return the sha256 of the scenario and the traces it uses."""
         scenario = self.scenario
         traces: list[Trace] = [self.latency.trace]
+        if self.latency_while_training is not None:
+            traces.append(self.latency_while_training.trace)
         if self.workload_trace is not None:
             traces.append(self.workload_trace)
         if scenario.entropy is not None and scenario.entropy.kind == "trace":
@@ -146,12 +149,15 @@ def resolve(scenario: Scenario) -> Inputs:
         scenario=scenario,
         architecture=architecture,
         gpu=gpu,
-        latency=_latency(scenario, architecture, gpu),
+        latency=_latency(scenario, architecture, gpu, getattr(scenario.latency, "trace", None)),
         entropy=_named("entropy.trace", build_entropy, scenario.entropy),
         workload_trace=workload_trace,
         groups_per_step=groups_per_step(scenario.workload, workload_trace),
         trainer=trainer_cost(scenario.trainer, scenario.cluster, architecture, gpu),
     )
+    beside = getattr(scenario.latency, "while_training", None)
+    if beside is not None:
+        inputs.latency_while_training = _latency(scenario, architecture, gpu, beside)
     fetch = getattr(scenario.policy, "fetch_groups", None)
     if fetch is not None and inputs.groups_per_step % fetch:
         raise ScenarioError(
@@ -263,11 +269,14 @@ def make_parts(
     max_running = min(scenario.engine.max_running_seqs, in_flight)
     choices = draft_lengths(arm)
     keeps_draft_cache = arm.draft_length is not None
-    table, warnings = inputs.latency.step_tables(
-        [Need(name, k, max_running, longest, kv_tokens, keeps_draft_cache) for k in choices]
-    )
+    needs = [Need(name, k, max_running, longest, kv_tokens, keeps_draft_cache) for k in choices]
     slowness = noise.latency / (scenario.engine.efficiency or 1.0)
-    table = scaled(table, slowness, [noise.draft_and_verify if k > 0 else 1.0 for k in choices])
+    of_level = [noise.draft_and_verify if k > 0 else 1.0 for k in choices]
+    table, warnings = inputs.latency.step_tables(needs)
+    table, while_training = scaled(table, slowness, of_level), None
+    if inputs.latency_while_training is not None:
+        while_training, more = inputs.latency_while_training.step_tables(needs)
+        while_training, warnings = scaled(while_training, slowness, of_level), (*warnings, *more)
     shift = noise.accept_length
     if shift is None:
         source = arm.acceptance.model_dump_json() if arm.acceptance else ""
@@ -302,15 +311,18 @@ def make_parts(
         slowness=scenario.cluster.slowness,
         failures=trainer_failures(scenario.failures, scenario.run.seed, replication),
         crashes=replica_failures(scenario.failures, scenario.run.seed, replication),
+        table_while_training=while_training,
     )
     return parts, warnings
 
 
-def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu) -> TraceLatency:
+def _latency(scenario: Scenario, architecture: Architecture, gpu: Gpu, trace_name: str | None) -> TraceLatency:
+    """Return what a latency trace of this name says of an engine; None: a roofline."""
     config, cluster = scenario.latency, scenario.cluster
     habits = load_habits()[scenario.engine.software] if scenario.engine.software is not None else None
     if config.kind == "trace":
-        trace = _named("latency.trace", _load_latency, config.trace)
+        field = "latency.trace" if trace_name == config.trace else "latency.while_training"
+        trace = _named(field, _load_latency, trace_name or config.trace)
         for field_name, said, known in (
             ("model.name", scenario.model.name, trace.model),
             ("cluster.gpu", cluster.gpu, trace.gpu),

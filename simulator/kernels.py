@@ -104,6 +104,14 @@ def weight_sync(
 
 
 @kernel
+def change_costs(state: RolloutState, old_table: StepTable, table: StepTable, law: StepLaw, now_s: float) -> None:
+    """Let every replica go on with other step times from its first step boundary at or after `now_s`."""
+    for r in range(state.limits[0].num_replicas):
+        _stop_at(state, old_table, law, r, now_s)
+        _go_on(state, table, law, r)
+
+
+@kernel
 def discard(state: RolloutState, table: StepTable, law: StepLaw, now_s: float, oldest_version: int) -> None:
     """Throw away all groups under way that began before `oldest_version`; NEVER: also those that wait to begin."""
     for r in range(state.limits[0].num_replicas):

@@ -29,6 +29,7 @@ class Parts:
     """Token budget of a step with chunked prefill; 0: prefill at once."""
     keep_prefix: bool
     table: StepTable
+    """Costs of an engine; where `table_while_training` is given, while the trainer does not compute."""
     num_draft_tokens: int
     num_classes: int
     law_of: Callable[[int], StepLaw]
@@ -58,6 +59,13 @@ class Parts:
     """None: replicas never crash."""
     piece_from: tuple[int, ...] = (0,)
     """Tokens of a response at which acceptance changes; the first piece begins at 0."""
+    table_while_training: StepTable | None = None
+    """Costs of an engine on whose machine the trainer computes; None: the trainer slows nothing down."""
+
+    @property
+    def share_a_machine(self) -> bool:
+        """Whether trainer and engines slow each other down."""
+        return self.table_while_training is not None or self.trainer.while_generating is not None
 
     @property
     def fetch_groups(self) -> int:

@@ -25,6 +25,7 @@ from simulator.rollout_state import (
     new_state,
 )
 from simulator.step_law import StepLaw
+from simulator.step_table import StepTable
 
 _AT_SYNC: dict[InFlightRule, int] = {
     "wait": KEEP,
@@ -96,6 +97,7 @@ class RolloutSide:
         """Make idle replicas at time 0."""
         self._parts = parts
         self._law: StepLaw = parts.law_of(0)
+        self._table = parts.table
         self.state = new_state(
             parts.workload,
             num_replicas=parts.num_replicas,
@@ -162,7 +164,7 @@ class RolloutSide:
         """Admit groups up to number `num_groups`, counted from the start of the run."""
         self.num_submitted = max(min(num_groups, self._parts.workload.num_groups), self.num_submitted)
         last = int(self.state.first_sequence[self.num_submitted])
-        kernels.submit(self.state, self._parts.table, self._law, last, now_s)
+        kernels.submit(self.state, self._table, self._law, last, now_s)
 
     def close(self) -> None:
         """Start no fresh sequence until the next `submit`."""
@@ -170,21 +172,26 @@ class RolloutSide:
 
     def discard(self, now_s: float, oldest_version: int = NEVER) -> None:
         """Throw away the groups under way that began before a version; by default all, and those that wait to begin."""
-        kernels.discard(self.state, self._parts.table, self._law, now_s, oldest_version)
+        kernels.discard(self.state, self._table, self._law, now_s, oldest_version)
+
+    def change_costs(self, table: StepTable, now_s: float) -> None:
+        """Let every replica's steps cost what this table says, from its first step boundary on."""
+        old, self._table = self._table, table
+        kernels.change_costs(self.state, old, table, self._law, now_s)
 
     def take_down(self, first: int, end: int, now_s: float, *, restart: bool) -> None:
         """Take replicas first .. end out; others go on with their sequences, as these are or from their prompts."""
         rule = RESTART if restart else ABORT
-        kernels.take_down(self.state, self._parts.table, self._law, first, end, now_s, rule)
+        kernels.take_down(self.state, self._table, self._law, first, end, now_s, rule)
 
     def bring_up(self, first: int, end: int, now_s: float) -> None:
         """Let replicas first .. end generate again."""
-        kernels.bring_up(self.state, self._parts.table, self._law, first, end, now_s)
+        kernels.bring_up(self.state, self._table, self._law, first, end, now_s)
 
     def advance(self, until_s: float, wanted_groups: int = NEVER, *, stop_filtered: int = NEVER) -> None:
         """Generate until a time, or until so many groups are ready or filtered, or nothing is left to do."""
         self.state.counters["stop_filtered"] = stop_filtered
-        kernels.advance(self.state, self._parts.table, self._law, until_s, wanted_groups)
+        kernels.advance(self.state, self._table, self._law, until_s, wanted_groups)
 
     def ready_s(self, num_groups: int) -> float:
         """Return when the number of ready groups reached `num_groups`."""
@@ -237,7 +244,7 @@ class RolloutSide:
         redraw = law is not old_law
         rule = DRAIN if pull and in_flight == "wait" else _AT_SYNC[in_flight]
         begin_s = now_s if begin_s is None else begin_s
-        kernels.weight_sync(self.state, self._parts.table, old_law, law, now_s, begin_s, until_s, rule, redraw)
+        kernels.weight_sync(self.state, self._table, old_law, law, now_s, begin_s, until_s, rule, redraw)
 
     def totals(self, now_s: float) -> RolloutTotals:
         """Return the sums up to now."""

@@ -132,10 +132,10 @@ class _Watched(Run):
                 Span(track=track, name=name, begin_s=begin_s, end_s=self.now_s, rl_step=len(self.log.steps))
             )
 
-    def work(self, seconds: float) -> Process:
+    def work(self, seconds: float, beside_s: float | None = None) -> Process:
         begin_s = self.now_s
         try:
-            yield from super().work(seconds)
+            yield from super().work(seconds, beside_s)
         finally:
             self._span(TRAINER, "training", begin_s)
 

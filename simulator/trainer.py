@@ -16,6 +16,8 @@ class TrainerCost:
     """Training, log-prob, reference and critic passes together."""
     stalls: tuple[TrainerStall, ...] = ()
     """What keeps the trainer busy after some RL steps."""
+    while_generating: "TrainerCost | None" = None
+    """The cost while engines generate on the same machine; None: the same."""
 
     def step_s(self, tokens: float) -> float:
         """Return the duration of one RL step's training phase."""
@@ -31,7 +33,8 @@ class TrainerCost:
 
     def scaled(self, factor: float) -> "TrainerCost":
         """Return a trainer that trains `factor` times as long; its stalls stay."""
-        return TrainerCost(self.constant_s * factor, self.s_per_token * factor, self.stalls)
+        beside = self.while_generating.scaled(factor) if self.while_generating else None
+        return TrainerCost(self.constant_s * factor, self.s_per_token * factor, self.stalls, beside)
 
 
 def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Architecture, gpu: Gpu) -> TrainerCost:
@@ -44,7 +47,9 @@ def trainer_cost(config: TrainerConfig, cluster: ClusterConfig, architecture: Ar
     if config.kind == "linear":
         slope = config.s_per_token + config.log_prob_s_per_token + config.reference_s_per_token
         slope += config.critic_s_per_token or 0.0
-        return TrainerCost(config.constant_s, slope, config.stalls or ())
+        beside = config.while_generating
+        shared = None if beside is None else TrainerCost(beside.constant_s, beside.s_per_token)
+        return TrainerCost(config.constant_s, slope, config.stalls or (), shared)
     passes = 6 + 2 * config.log_prob_pass + 2 * config.reference_pass + 8 * (config.critic_size or 0)
     flops_per_s = cluster.num_train_gpus * gpu.bf16_flops * config.mfu
     slope = passes * architecture.active_params / flops_per_s

@@ -29,6 +29,7 @@ from simulator.config.costs import (
     TrainerConfig,
     TrainerStall,
     WeightSyncConfig,
+    WhileGenerating,
 )
 from simulator.config.failures import FailuresConfig
 from simulator.config.head import FrozenHead, HeadConfig, OnlineHead, RefitHead
@@ -136,5 +137,6 @@ __all__ = [
     "TurnsConfig",
     "UncertaintyConfig",
     "WeightSyncConfig",
+    "WhileGenerating",
     "WorkloadConfig",
 ]

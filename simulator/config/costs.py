@@ -17,6 +17,9 @@ class TraceLatency(Strict):
     """Whether points outside the trace may be used; the report then says so."""
     allow_mismatch: bool = False
     """Whether the trace may be of another model, GPU or precision; the report then says so."""
+    while_training: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Another trace of the same engine, measured while a trainer computes on the same machine: it holds whenever the
+    trainer does. None: they do not slow each other down."""
 
 
 class RooflineLatency(Strict):
@@ -44,6 +47,14 @@ class TrainerStall(Strict):
 Stalls = Annotated[tuple[TrainerStall, ...], Field(max_length=20)]
 
 
+class WhileGenerating(Strict):
+    """What an RL step's training takes while engines generate on the same machine."""
+
+    constant_s: NonNegativeFloat = 0.0
+    s_per_token: NonNegativeFloat
+    """All passes together, per token of prompt and response."""
+
+
 class LinearTrainer(Strict):
     """Seconds = constant + tokens x slope, per pass."""
 
@@ -58,6 +69,8 @@ class LinearTrainer(Strict):
     """Log-probabilities of a reference policy."""
     critic_s_per_token: NonNegativeFloat | None = None
     """Values and update of a critic; None: no critic."""
+    while_generating: WhileGenerating | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The same while engines generate on the same machine; None: they do not slow it down."""
     stalls: Stalls | None = None
 
 

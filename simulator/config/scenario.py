@@ -193,6 +193,20 @@ class Scenario(Strict):
         return self
 
     @model_validator(mode="after")
+    def _only_what_overlaps_shares_a_machine(self) -> Self:
+        for path, stated in (
+            ("latency.while_training", getattr(self.latency, "while_training", None)),
+            ("trainer.while_generating", getattr(self.trainer, "while_generating", None)),
+        ):
+            if stated is None:
+                continue
+            if self.policy.kind == "synchronous":
+                raise ValueError(f"{path}: given, but a synchronous policy never generates while it trains; remove it")
+            if self.failures is not None:
+                raise ValueError(f"{path}: given beside failures, and the two are not modelled together; remove one")
+        return self
+
+    @model_validator(mode="after")
     def _turns_fit_into_memory(self) -> Self:
         workload = self.workload
         if workload.kind == "synthetic" and workload.turns is not None:

@@ -57,7 +57,7 @@ def fully_async(run: Run) -> Process:
             wait_s += run.now_s - asked_s
             piece = run.take_batch()
             batch = batch + piece if batch else piece
-            yield from run.work(piece.train_s)
+            yield from run.work(piece.train_s, piece.beside_s)
             num_fetches += 1
             if num_fetches % (policy.fetches_per_sync or 1) == 0:
                 yield from _sync(run, policy, admission)

@@ -23,7 +23,7 @@ def one_step_off(run: Run) -> Process:
         wait_s, generation_s = run.now_s - asked_s, batches.generation_s
         batch = run.take_batch()
         next_batch = run.env.process(batches.generate())
-        yield from run.work(batch.train_s)
+        yield from run.work(batch.train_s, batch.beside_s)
         trained_s = run.now_s
         yield from run.wait_for(next_batch)
         wait_s += run.now_s - trained_s
