@@ -36,6 +36,8 @@ _BATCH_ROWS = 4096
 def write_table(trace: Trace, sha256: str, file: IO[bytes]) -> None:
     """Write a trace and its content hash to an open file."""
     content = trace.model_dump(mode="json")
+    if content["kind"] not in TABLE_FIELDS:
+        raise TraceFormatError(f"{trace.name}: a {content['kind']} is no table; write it as .json")
     field = TABLE_FIELDS[content["kind"]]
     rows = content.pop(field)
     # A fact that rows may leave out has a column only where one has it: a format may grow, and files stay as they were.

@@ -11,6 +11,7 @@ from traces.base import Trace
 from traces.latency import LatencyTrace
 from traces.measured import MeasuredRun
 from traces.report import RunReport
+from traces.testbed import TestbedProfile
 from traces.workload import WorkloadTrace
 
 TRACES: dict[str, type[Trace]] = {
@@ -18,6 +19,7 @@ TRACES: dict[str, type[Trace]] = {
     "acceptance": AcceptanceTrace,
     "workload": WorkloadTrace,
     "measured": MeasuredRun,
+    "testbed_profile": TestbedProfile,
 }
 """Every trace format by its `kind`."""
 
