@@ -5,7 +5,8 @@ SimulatorError              base
 |- TraceCoverageError       a scenario asks for a point that its trace does not cover (exit code 2)
 |- ComparisonError          two runs that cannot be compared, and why (exit code 2)
 |- ForecastError            a log that cannot be forecast, or calibrated from (exit code 2)
-|- SweepError               a sweep cannot be begun, or whoever should run it is not there (exit code 2)
+|- SweepError               a sweep cannot be begun as asked (exit code 2)
+|  `- ClusterError          no Ray cluster answers, or it went away (exit code 5)
 |- ServiceError             a service cannot be started here, or does not answer as one (exit code 2)
 `- InvariantError           a conservation law broke: a defect of the simulator, never of the input
 """
@@ -44,9 +45,15 @@ class InvariantError(SimulatorError):
 
 
 class SweepError(SimulatorError):
-    """A sweep cannot be begun here, or its executor cannot be reached."""
+    """A sweep cannot be begun as asked."""
 
     exit_code = 2
+
+
+class ClusterError(SweepError):
+    """The Ray cluster that should run a sweep is not there, or no longer."""
+
+    exit_code = 5
 
 
 class ServiceError(SimulatorError):

@@ -15,10 +15,11 @@ from multiprocessing.connection import Pipe
 from typing import Final
 
 from simulator.service.ledger import FINISHED, Job, Ledger, Status
-from simulator.service.pool import Answered, Event, Failed, Lost, Pool, Progress
+from simulator.service.pool import Answered, Event, Failed, Lost, Progress, event_of, start_pool
 from simulator.service.problems import RefusalError, problem
 from simulator.service.requests import Request
 from simulator.service.settings import Settings
+from simulator.workers import Workers
 
 TICK_S: Final = 0.5
 STORAGE_PAUSE_S: Final = 2.0
@@ -40,7 +41,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._unwritten: deque[Callable[[], None]] = deque()
         self._to_end: deque[str] = deque()
-        self._pool: Pool | None = None
+        self._pool: Workers[str] | None = None
         self.storage_complaint: str | None = None
         """What the disk said when something could not be written; None: all is written."""
         for job in ledger.running():
@@ -61,7 +62,7 @@ class Scheduler:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        self._pool = Pool(self._settings)
+        self._pool = start_pool(self._settings)
         self._thread.start()
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ class Scheduler:
                 _LOG.exception("the scheduler stumbled; it goes on")
                 self._stop.wait(TICK_S)
 
-    def _tick(self, pool: Pool) -> None:
+    def _tick(self, pool: Workers[str]) -> None:
         while self._to_end:
             job_id = self._to_end.popleft()
             pool.end(job_id)
@@ -151,9 +152,9 @@ class Scheduler:
         while not self._unwritten and pool.num_free and (found := self._take()):
             job, body = found
             self._progress[job.id] = 0.0
-            pool.submit(job.id, job.kind, body)
-        for event in pool.wait([self._wake_reader], TICK_S):
-            self._note(event)
+            pool.submit([(job.id, (job.id, job.kind, body))])
+        for event in pool.wait(TICK_S, [self._wake_reader]):
+            self._note(event_of(event, self._settings.limits))
         while self._wake_reader.poll():
             self._wake_reader.recv_bytes()
 

@@ -117,7 +117,7 @@ def _executor(settings: Settings) -> "Executor":
         return RayExecutor(settings.ray_address, function=function)
     from simulator.sweep.local import LocalExecutor
 
-    return LocalExecutor(os.cpu_count() or 1, function=function)
+    return LocalExecutor(os.cpu_count() or 1, memory_bytes=settings.limits.worker_bytes, function=function)
 
 
 def _toml_of(scenario: Scenario) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,10 @@ def main(argv: list[str]) -> int:
         parser.error("--address is of a Ray cluster; add --executor ray")
     if arguments.timeout <= 0:
         parser.error(f"--timeout {arguments.timeout:g} is not above 0")
+    if arguments.memory is not None and arguments.memory <= 0:
+        parser.error(f"--memory {arguments.memory:g} is not above 0")
+    if arguments.memory is not None and arguments.executor == "ray":
+        parser.error("--memory is of local workers; on Ray its own monitor of each node ends tasks")
     design = parse_design(
         arguments.grid,
         arguments.range,
@@ -55,7 +60,7 @@ def main(argv: list[str]) -> int:
 
     text, path = read_scenario(arguments.scenario)
     base = Base(text, path.name, tuple(fixed), tuple(arguments.arm))
-    executor = _executor(arguments.executor, arguments.address, arguments.workers, arguments.timeout)
+    executor = _executor(arguments)
     try:
         with _progress(scenario.name, design) as advance:
             sweep = run_sweep(base, design, executor, folder, resume=arguments.resume, progress=advance)
@@ -108,6 +113,7 @@ def _parser() -> Parser:
     add("--address", help="of a Ray cluster; none starts one here")
     add("--workers", type=int, metavar="N", help="default: the CPUs there are")
     add("--timeout", type=float, default=600.0, metavar="S", help="a point that takes longer has failed (default 600)")
+    add("--memory", type=float, metavar="GB", help="a point whose worker holds more has failed (default: no limit)")
     add("--out", type=Path, metavar="DIR", help="ledger and results.parquet (default sweep-NAME)")
     add("--resume", action="store_true", help="go on with the sweep in --out; failed points are tried again")
     add("--json", action="store_true", help="print one line of JSON")
@@ -122,14 +128,15 @@ def positive_number(text: str) -> int:
     return count
 
 
-def _executor(kind: str, address: str | None, workers: int | None, timeout_s: float) -> Executor:
-    if kind == "ray":
+def _executor(asked: Namespace) -> Executor:
+    if asked.executor == "ray":
         from simulator.sweep.on_ray import RayExecutor
 
-        return RayExecutor(address, workers, timeout_s=timeout_s)
+        return RayExecutor(asked.address, asked.workers, timeout_s=asked.timeout)
     from simulator.sweep.local import LocalExecutor
 
-    return LocalExecutor(workers or os.cpu_count() or 1, timeout_s=timeout_s)
+    memory_bytes = None if asked.memory is None else round(asked.memory * 1e9)
+    return LocalExecutor(asked.workers or os.cpu_count() or 1, timeout_s=asked.timeout, memory_bytes=memory_bytes)
 
 
 @contextmanager

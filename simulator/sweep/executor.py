@@ -71,8 +71,13 @@ def attempt(function: object, index: int, text: str) -> Event:
     assert callable(function)
     try:
         return Done(index, function(text))
+    except MemoryError as error:
+        return Broken(index, f"out of memory: {_line(error)}")
     except Exception as error:
-        reason = " ".join(str(error).split())[:2000]
         if getattr(error, "exit_code", None) == 2:  # a mistake in the scenario or a trace, as `traces.console` has it
-            return Refused(index, reason)
-        return Broken(index, f"{type(error).__name__}: {reason}")
+            return Refused(index, _line(error))
+        return Broken(index, f"{type(error).__name__}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:2000]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -46,6 +47,28 @@ def killed_once(text: str) -> str:
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+    return fine(text)
+
+
+def hungry(text: str) -> str:
+    """Ask for a gigabyte more than the worker may have at seed 3 (RLIMIT_AS)."""
+    if _changed(text, "run.seed=") == "3":
+        held_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (held_bytes + 2**28, hard))
+        try:
+            bytearray(2**30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return fine(text)
+
+
+def swollen(text: str) -> str:
+    """Hold a gigabyte, page by page, at seed 3."""
+    if _changed(text, "run.seed=") == "3":
+        held = b"x" * 2**30
+        time.sleep(60)
+        del held
     return fine(text)
 
 

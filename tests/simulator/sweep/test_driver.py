@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,6 +165,24 @@ def test_a_hung_point_fails_after_its_time(base: Base, tmp_path: Path) -> None:
     sweep = swept(base, tmp_path / "out", LocalExecutor(2, function=tasks.hung, timeout_s=3.0))
     assert [index for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"] == [3]
     assert sweep.outcomes[3].reason == "no answer within 3 s; raise --timeout if it needs longer"
+
+
+def test_a_point_that_asks_for_too_much_memory_fails_alone(base: Base, tmp_path: Path) -> None:
+    sweep = swept(base, tmp_path / "out", LocalExecutor(2, function=tasks.hungry))
+    failed = {index: outcome for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"}
+    assert {index: outcome.attempts for index, outcome in failed.items()} == {3: 2}
+    assert str(failed[3].reason).startswith("out of memory")
+
+
+def test_a_point_that_holds_too_much_memory_is_ended(base: Base, tmp_path: Path) -> None:
+    limit = 800_000_000  # a worker with its kernels holds 200 MB
+    executor = LocalExecutor(2, function=tasks.swollen, memory_bytes=limit)
+    sweep = swept(base, tmp_path / "out", executor)
+    failed = {index: outcome for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"}
+    assert {index: outcome.attempts for index, outcome in failed.items()} == {3: 1}
+    assert re.fullmatch(
+        rf"out of memory: its worker held \d+ bytes, the limit is {limit}; raise --memory", str(failed[3].reason)
+    )
 
 
 def test_a_lost_batch_is_tried_point_by_point(base: Base, tmp_path: Path) -> None:
