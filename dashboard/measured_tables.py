@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dashboard.figures.forecast import TERM_NAMES
 from dashboard.figures.step_difference import effect_name
-from dashboard.tables import Table
+from dashboard.tables import NOTHING, Table
 from dashboard.words import escape_markdown, plain, seconds, signed_percent, times
 from simulator.calibration.report import CalibrationReport
 from simulator.compare.result import Comparison, Term
@@ -17,8 +17,6 @@ from simulator.scorecard.score import Entry, Scored, Unpredictable, summaries
 from traces.measured import MeasuredRun, Quality
 
 VERDICT_COLOURS = {"told": "green", "weakly told": "orange", "not told": "gray"}
-_NOT_SAID = "–"
-"""An en dash: a cell of one hyphen would become the bullet of a list."""
 
 
 def understood_table(run: MeasuredRun) -> Table:
@@ -124,7 +122,7 @@ def terms_table(found: Comparison) -> Table:
         "90 % of it": [
             f"{_signed(term.difference.low)} to {_signed(term.difference.high)} s"
             if term.difference.low < term.difference.high
-            else _NOT_SAID
+            else NOTHING
             for term in rows
         ],
     }
@@ -135,7 +133,7 @@ def effects_table(found: Comparison) -> Table:
     return {
         "effect": [f"**{escape_markdown(effect_name(effect))}**" for effect in found.waterfall],
         "seconds": [f"{_signed(effect.seconds)} s" for effect in found.waterfall],
-        "×": [_NOT_SAID if effect.factor is None else f"{effect.factor:.3f}" for effect in found.waterfall],
+        "×": [NOTHING if effect.factor is None else f"{effect.factor:.3f}" for effect in found.waterfall],
         "meaning": [escape_markdown(effect.meaning) for effect in found.waterfall],
     }
 
@@ -146,7 +144,7 @@ def facts_table(found: Comparison) -> Table:
         "quantity": [escape_markdown(FACTS[fact.name]) for fact in found.facts],
         "A": [escape_markdown(f"{fact.a:.4g}") for fact in found.facts],
         "B": [escape_markdown(f"{fact.b:.4g}") for fact in found.facts],
-        "B over A": [times(fact.b / fact.a) if fact.a > 0 else _NOT_SAID for fact in found.facts],
+        "B over A": [times(fact.b / fact.a) if fact.a > 0 else NOTHING for fact in found.facts],
     }
 
 
@@ -157,7 +155,7 @@ def classes_table(entries: Sequence[Entry]) -> Table:
         "class": [f"**{escape_markdown(TITLES.get(kind, kind))}**" for kind in found],
         "rows": [str(figures["n"]) for figures in found.values()],
         **{
-            title: [_NOT_SAID if figures[name] is None else f"{figures[name]:.1%}" for figures in found.values()]
+            title: [NOTHING if figures[name] is None else f"{figures[name]:.1%}" for figures in found.values()]
             for title, name in (
                 ("median error", "median_error"),
                 ("p90", "p90_error"),
@@ -201,7 +199,7 @@ def share(fraction: float) -> str:
 
 def _have(run: MeasuredRun, field: str) -> str:
     if field not in type(run.steps[0]).model_fields:
-        return _NOT_SAID
+        return NOTHING
     count = sum(getattr(step, field) is not None for step in run.steps)
     return "all" if count == len(run.steps) else f"{count} of {len(run.steps)}"
 

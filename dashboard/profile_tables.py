@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 from dashboard.figures.profile_ratio import region_name
 from dashboard.profiles import RegionOrigin
-from dashboard.tables import Table, badge
+from dashboard.tables import NOTHING, Table, badge
 from dashboard.words import escape_markdown
 from profiler.comparison import Comparison, Outside, Region
 from traces.latency import ErrorSummary, InfeasiblePoint, LatencyTrace, Measurement
 
-NOTHING = "–"
-"""An en dash: a cell of one hyphen would become the bullet of a list."""
 MAX_INFEASIBLE = 20
 """Infeasible points shown; the trace holds all."""
 

@@ -24,6 +24,9 @@ UNFOUNDED = (Origin.ASSUMED, Origin.EXTRAPOLATED)
 Table = dict[str, list[str]]
 """Column title -> cells, top to bottom."""
 
+NOTHING = "–"
+"""A cell that has nothing to say: an en dash, because one hyphen would become the bullet of a list."""
+
 
 def arms_table(report: RunReport) -> Table:
     """Return one row per arm, the baseline first."""
@@ -38,7 +41,7 @@ def arms_table(report: RunReport) -> Table:
         "RL step": [seconds(arm.step_s) for arm in arms.values()],
         "tokens/s per GPU": [plain(arm.tokens_per_s_per_gpu) for arm in arms.values()],
         "GPU-hours": [plain(arm.gpu_hours) for arm in arms.values()],
-        **{title: [arm.lost.cells().get(title, "-") for arm in arms.values()] for title in _losses(arms)},
+        **{title: [arm.lost.cells().get(title, NOTHING) for arm in arms.values()] for title in _losses(arms)},
     }
 
 

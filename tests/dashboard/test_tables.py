@@ -22,7 +22,7 @@ def test_the_arms_table_shows_lost_work_only_where_there_is_some() -> None:
     lost = report.baseline.model_copy(update={"lost": LostWork(max_restarts=3, useful_tokens_fraction=0.25)})
     table = arms_table(report.model_copy(update={"baseline": lost}))
     assert list(table)[-2:] == ["most restarts of a sample", "useful over generated tokens"]
-    assert table["most restarts of a sample"] == ["3", "-", "-", "-"]
+    assert table["most restarts of a sample"] == ["3", "–", "–", "–"]
     assert table["useful over generated tokens"][0] == "0.25"
 
 
