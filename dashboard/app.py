@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import basket, controls, links, state
+from dashboard import address, basket, controls, engine, links, state, words
 
 ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'>"
@@ -15,7 +15,7 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 4.5rem 2rem 4rem; max-width: 1180px; }
 [data-testid="stSidebarHeader"] { height: 2.5rem; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1.5rem; }
-.st-key-answer p { font-size: 1.7rem; line-height: 1.35; }
+.st-key-answer p, .st-key-first_look p { font-size: 1.7rem; line-height: 1.35; }
 .st-key-arms table * { white-space: nowrap !important; }
 </style>"""
 """Fixed text: nothing a user wrote ever goes into HTML."""
@@ -42,20 +42,31 @@ def main() -> None:
         for name, title, icon in VIEWS
     }
     page = st.navigation(list(pages.values()), position="top")
+    link = address.arrive(page.url_path)
     with st.sidebar:
         st.title("Bebop", anchor=False)
         run = st.container()  # stands on top, but knows only after the controls whether there is something to run
-        asked = controls.draw()
+        asked = controls.draw(link)
         if page.url_path != pages["predict"].url_path:
             # Going there by code would clear every control, so the visitor goes by a link.
             run.page_link(pages["predict"], label="Predict with this", icon=":material/bolt:", width="stretch")
         elif run.button("Run", type="primary", width="stretch", key=state.RUN, disabled=asked is None):
             state.want_run()
         basket.render()
+        st.caption(_where(), help="`bebop ui --api URL` has predictions and plans worked out by a service.")
     state.ask(asked)
-    if asked is not None:
-        links.show(asked, state.chosen_arm())
+    address.share({} if asked is None else links.write(asked, state.chosen_arm()))
+    address.show()
     page.run()
+    address.show(is_last=True)
+
+
+def _where() -> str:
+    """Say which machine works."""
+    address = engine.chosen().address
+    if address is None:
+        return ":material/computer: Works on this machine."
+    return f":material/dns: Predictions and plans: {words.escape_markdown(address)}. All else: this machine."
 
 
 if __name__ == "__main__":

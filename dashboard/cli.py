@@ -1,7 +1,9 @@
 """The launcher, `bebop ui`: serves the page on this machine only, with the settings that make it safe."""
 
 import importlib.util
+import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from traces.console import ExitCode, Parser, explain, print_error
@@ -41,7 +43,15 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--port", type=int, default=8501, help="port to serve on (default: %(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="serve without opening a browser")
+    parser.add_argument(
+        "--api", metavar="URL", help="work out predictions and plans on this service (`bebop serve`), not here"
+    )
+    parser.add_argument(
+        "--token-env", metavar="NAME", help="environment variable that holds its token (default: BEBOP_TOKEN)"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.token_env is not None and arguments.api is None:
+        parser.error("--token-env is about --api URL; give both")
     for package in ("streamlit", "plotly"):
         if importlib.util.find_spec(package) is None:
             code, message = explain(ModuleNotFoundError(f"No module named {package!r}", name=package))
@@ -51,11 +61,19 @@ def main(argv: list[str]) -> int:
     if complaint:
         print_error(complaint)
         return ExitCode.USAGE
-    return _serve(arguments.port, open_browser=not arguments.no_browser, host=arguments.host)
+    for_page = [] if arguments.api is None else ["--api", arguments.api]
+    for_page += [] if arguments.token_env is None else ["--token-env", arguments.token_env]
+    if for_page:
+        from dashboard.engine import engine_of  # kernels: slow to import
+
+        engine_of(for_page, os.environ)  # complains here rather than on the page
+    return _serve(arguments.port, open_browser=not arguments.no_browser, host=arguments.host, for_page=for_page)
 
 
-def streamlit_arguments(port: int, *, open_browser: bool, host: str = ADDRESS) -> list[str]:
-    """Return Streamlit's own command line."""
+def streamlit_arguments(
+    port: int, *, open_browser: bool, host: str = ADDRESS, for_page: Sequence[str] = ()
+) -> list[str]:
+    """Return Streamlit's own command line, and after it what the page itself is told."""
     flags = {
         **SETTINGS,
         "server.address": host,
@@ -64,7 +82,8 @@ def streamlit_arguments(port: int, *, open_browser: bool, host: str = ADDRESS) -
     }
     page = Path(__file__).with_name("app.py")
     hosts = [f"--server.allowedHosts={host}" for host in ALLOWED_HOSTS]
-    return ["run", str(page), *(f"--{name}={value}" for name, value in flags.items()), *hosts]
+    settings = [f"--{name}={value}" for name, value in flags.items()]
+    return ["run", str(page), *settings, *hosts, *(["--", *for_page] if for_page else [])]
 
 
 def _port_complaint(port: int, host: str = ADDRESS) -> str | None:
@@ -81,11 +100,12 @@ def _port_complaint(port: int, host: str = ADDRESS) -> str | None:
     return None
 
 
-def _serve(port: int, *, open_browser: bool, host: str = ADDRESS) -> int:
+def _serve(port: int, *, open_browser: bool, host: str, for_page: Sequence[str]) -> int:
     from streamlit.web import cli
 
+    arguments = streamlit_arguments(port, open_browser=open_browser, host=host, for_page=for_page)
     try:
-        cli.main(args=streamlit_arguments(port, open_browser=open_browser, host=host), standalone_mode=False)
+        cli.main(args=arguments, standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     return ExitCode.OK

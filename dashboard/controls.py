@@ -18,9 +18,10 @@ ROOFLINE = "roofline: nothing measured"
 MODEL, GPU = "model.name", "cluster.gpu"
 
 
-def draw() -> data.Question | None:
-    """Draw the controls; return what they ask for, or None after saying why they cannot."""
-    link = _follow_link()
+def draw(link: links.Link | None) -> data.Question | None:
+    """Draw the controls, set as a link says; return what they ask for, or None after saying why they cannot."""
+    if link is not None:
+        _follow(link)
     names = dict(data.bundled_scenarios())
     state.preset(state.SCENARIO, next(iter(names), None))
     name = st.selectbox("Scenario", list(names), key=state.SCENARIO)
@@ -42,15 +43,11 @@ def draw() -> data.Question | None:
     return found
 
 
-def _follow_link() -> links.Link | None:
-    """Set the controls as the link says with which the visitor came."""
-    parameters = links.first_visit()
-    link = links.read(parameters) if parameters else None
-    if link is not None:
-        st.session_state[state.SCENARIO] = link.source.name
-        state.choose_arm(link.arm)
-        apply(link.source, link.overrides)
-    return link
+def _follow(link: links.Link) -> None:
+    """Set the controls as a link says."""
+    st.session_state[state.SCENARIO] = link.source.name
+    state.choose_arm(link.arm)
+    apply(link.source, link.overrides)
 
 
 def apply(source: data.Source, overrides: Sequence[str]) -> None:
@@ -71,10 +68,15 @@ def apply(source: data.Source, overrides: Sequence[str]) -> None:
     for arm, config in scenario.arms.items():
         shown.add(f"arms.{arm}.k")
         st.session_state[state.keyed(state.NUM_DRAFT_TOKENS, source.key, arm)] = config.k
-        if f"arms.{arm}.acceptance" in set_paths and _show_acceptance(source, arm, config.acceptance):
+        if f"arms.{arm}.acceptance" not in set_paths:
+            st.session_state[state.keyed(state.ACCEPTANCE, source.key, arm)] = data.acceptance_words(config.acceptance)
+        elif _show_acceptance(source, arm, config.acceptance):
             shown.add(f"arms.{arm}.acceptance")
-    if "latency" in set_paths and _show_latency(source, scenario):
+    if "latency" not in set_paths:
+        _show_own_latency(source, scenario)
+    elif _show_latency(source, scenario):
         shown.add("latency")
+    state.keep_entropy_points(source.key, None)
     if "entropy" in set_paths and scenario.entropy is not None and scenario.entropy.kind == "piecewise":
         state.keep_entropy_points(source.key, list(scenario.entropy.points))
         shown.add("entropy")
@@ -110,6 +112,14 @@ def _show_acceptance(source: data.Source, arm: str, acceptance: AcceptanceConfig
         return False
     st.session_state[key] = label
     return True
+
+
+def _show_own_latency(source: data.Source, scenario: Scenario) -> None:
+    """Set where step latencies come from to what its control begins with."""
+    model, gpu, stated = scenario.model.name, scenario.cluster.gpu, data.load(source)
+    is_own = (model, gpu) == (stated.model.name, stated.cluster.gpu)
+    first = OWN_LATENCY if is_own else next(iter(data.latency_traces(model, gpu)), ROOFLINE)
+    st.session_state[state.keyed(state.LATENCY, source.key, f"{model}/{gpu}")] = first
 
 
 def _show_latency(source: data.Source, scenario: Scenario) -> bool:

@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dashboard.engine import Embedded, Engine
 from dashboard.kept import Kept
 from dashboard.uploads import Upload, on_disk
 from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
 from simulator.errors import ScenarioError
-from simulator.run import simulate
 from simulator.scenario_file import MAX_FILE_BYTES, list_scenarios, load_scenario, parse_scenario
-from simulator.what_if import speedup_at
 from traces.acceptance import AcceptanceTrace
 from traces.base import canonical_hash
 from traces.console import ExitCode, explain
@@ -28,6 +27,13 @@ MAX_ENTROPY_POINTS = 20
 
 MAX_REPORTS = 32
 """Reports kept by a server, over all its visitors."""
+
+MAX_UNASKED_SEQUENCES = 20_000_000
+"""Simulated by a run that starts by itself, because a link may come from anybody: about twice what the largest bundled
+scenario needs, each turn of a sequence counted."""
+
+
+EMBEDDED = Embedded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +216,31 @@ class ReportCache:
     def __init__(self, max_reports: int = MAX_REPORTS) -> None:
         self._reports: Kept[RunReport] = Kept(max_reports)
 
-    def run(self, scenario: Scenario, progress: Callable[[float], None]) -> RunReport:
+    def run(self, scenario: Scenario, progress: Callable[[float], None], engine: Engine = EMBEDDED) -> RunReport:
         """Return the scenario's report, simulated only if it is not here yet."""
-        return self._reports.take(key_of(scenario), lambda: simulate(scenario, progress=progress))
+        return self._reports.take(key_of(scenario, engine.address), lambda: engine.run(scenario, progress))
 
-    def holds(self, scenario: Scenario) -> bool:
+    def holds(self, scenario: Scenario, engine: Engine = EMBEDDED) -> bool:
         """Return whether the scenario's report is here."""
-        return self._reports.get(key_of(scenario)) is not None
+        return self._reports.get(key_of(scenario, engine.address)) is not None
 
 
-def first_look(scenario: Scenario) -> dict[str, float]:
-    """Return every arm's speedup in one short run, inputs as stated: seconds before the answer with its interval."""
-    return {arm: speedup_at(scenario, arm, []) for arm in scenario.arms}
+def starts_by_itself(asked: Question) -> bool:
+    """Return whether a question is answered as soon as it is opened: a bundled scenario's, of bounded size."""
+    return asked.source.text is None and num_sequences(asked.scenario) <= MAX_UNASKED_SEQUENCES
+
+
+def num_sequences(scenario: Scenario) -> float:
+    """Return how many sequences, each turn of one counted, the arms of a scenario and plain decoding generate.
+
+    Those of a workload that is a trace are not known before it is read, and not counted.
+    """
+    workload, run = scenario.workload, scenario.run
+    if workload.kind != "synthetic":
+        return 0.0
+    turns = max(workload.turns.num_turns.mean_after_cut, 1.0) if workload.turns is not None else 1.0
+    per_step = scenario.generated_groups_per_step * workload.group_size * turns
+    return per_step * run.num_steps * run.replications * (1 + len(scenario.arms))
 
 
 def key_of(scenario: Scenario, *more: object) -> str:

@@ -1,13 +1,11 @@
 """Links: a view's state as query parameters: scenario, arm, and the overrides that `--set` would take.
 
 A link may come from anybody. What is unknown, too long, names a file or makes the scenario invalid is left out, with a
-line that says so. It never starts a run, and cannot carry an upload.
+line that says so. What it makes this machine simulate is bounded (`data.starts_by_itself`); it cannot carry an upload.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import streamlit as st
 
 from dashboard import data
 from simulator.config import Scenario
@@ -17,13 +15,12 @@ SCENARIO = "scenario"
 ARM = "arm"
 SET = "set"
 DRAFT_TOKENS = "k"
-"""Of the arm, or of every arm that drafts; people write it by hand, links that are made here say `set`."""
+"""Of the arm, or, in a link that names none, of every arm that drafts."""
 BATCH = "batch"
+BATCH_FIELD = "engine.max_running_seqs"
 MAX_SETS = 24
 MAX_LENGTH = 400
 """Characters of one parameter."""
-
-_READ = "_link_read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,50 +58,23 @@ def read(parameters: Mapping[str, Sequence[str]]) -> Link | None:
     return Link(source, arm, tuple(overrides), scenario, tuple(ignored))
 
 
-def write(asked: data.Question, arm: str | None) -> dict[str, str | list[str]]:
-    """Return the query parameters that lead back to this state; an upload's contents stay here."""
+def write(asked: data.Question, arm: str | None) -> dict[str, list[str]]:
+    """Return the query parameters that lead back to this state; an upload's contents stay here.
+
+    Those of the default scenario as it is bundled are none, so that opening the page and going back need no detour.
+    """
     if asked.source.text is not None:
         return {}
-    parameters: dict[str, str | list[str]] = {SCENARIO: asked.source.name}
-    if arm is not None and arm in asked.scenario.arms:
-        parameters[ARM] = arm
-    if asked.overrides:
-        parameters[SET] = list(asked.overrides)
-    return parameters
-
-
-def first_visit() -> dict[str, list[str]] | None:
-    """Return the query parameters with which the visitor came, once; None ever after."""
-    if st.session_state.get(_READ):
-        return None
-    st.session_state[_READ] = True
-    return {name: st.query_params.get_all(name) for name in st.query_params}
-
-
-def own(name: str, allowed: Sequence[str]) -> str | None:
-    """Return a parameter of a view's own, None where it is missing or not one of the allowed values.
-
-    A view reads it before its widget is drawn for the first time, and writes it with `put`.
-    """
-    value = st.query_params.get(name)
-    return value if value in allowed else None
-
-
-def put(**parameters: str | list[str]) -> None:
-    """Write parameters into the address, beside those that are there."""
-    for name, value in parameters.items():
-        # Writing what is there already would send the browser a message at every rerun.
-        if st.query_params.get_all(name) != ([value] if isinstance(value, str) else value):
-            st.query_params[name] = value
-
-
-def show(asked: data.Question, arm: str | None) -> None:
-    """Write the state that all views share into the address."""
-    parameters = write(asked, arm)
-    for name in (SCENARIO, ARM, SET, DRAFT_TOKENS, BATCH):
-        if name not in parameters and name in st.query_params:
-            del st.query_params[name]
-    put(**parameters)
+    arm = arm if arm in asked.scenario.arms else None
+    rest = list(asked.overrides)
+    short = {
+        ARM: arm,
+        DRAFT_TOKENS: _taken(rest, _drafts_of(asked, arm)),
+        BATCH: _taken(rest, [f"{BATCH_FIELD}={asked.scenario.engine.max_running_seqs}"]),
+    }
+    stated = {name: [value] for name, value in short.items() if value is not None} | ({SET: rest} if rest else {})
+    is_default = asked.source.name == data.bundled_scenarios()[0][0]
+    return stated if is_default and not stated else {SCENARIO: [asked.source.name], **stated}
 
 
 def _shorthands(
@@ -119,7 +89,7 @@ def _shorthands(
         if not (text.isascii() and text.isdigit() and len(text) <= 6):
             ignored.append(f"{name}={_short(text)} is not a whole number")
         elif name == BATCH:
-            overrides.append(f"engine.max_running_seqs={int(text)}")
+            overrides.append(f"{BATCH_FIELD}={int(text)}")
         else:
             arms = [arm] if arm is not None else [each for each, config in stated.arms.items() if config.k > 0]
             overrides += [data.override_k(each, int(text)) for each in arms]
@@ -162,3 +132,22 @@ def _unknown(name: str) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _drafts_of(asked: data.Question, arm: str | None) -> list[str]:
+    """Return the overrides that `k` stands for."""
+    if arm is not None:
+        return [data.override_k(arm, asked.scenario.arms[arm].k)]
+    drafting = [name for name, config in data.load(asked.source).arms.items() if config.k > 0]
+    if len({asked.scenario.arms[name].k for name in drafting}) != 1:
+        return []
+    return [data.override_k(name, asked.scenario.arms[name].k) for name in drafting]
+
+
+def _taken(overrides: list[str], wanted: Sequence[str]) -> str | None:
+    """Take overrides that set the same value out of a list, and return it; None where one of them is not in it."""
+    if not wanted or not set(wanted) <= set(overrides):
+        return None
+    for override in wanted:
+        overrides.remove(override)
+    return wanted[0].rpartition("=")[2]

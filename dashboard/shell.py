@@ -1,5 +1,6 @@
 """Shell: what every view needs around its own figures: charts, progress, mistakes, theme. Knows no view."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from dashboard import data, state, words
 from dashboard.kept import Kept
 
 CHART = {"displayModeBar": False}
+PULSE_S = 0.3
+"""A progress bar is sent at least this often, because only then does the work notice that it was cancelled."""
 
 
 @st.cache_resource
@@ -65,13 +68,14 @@ def working(label: str, key: str) -> Iterator[Callable[[float], None]]:
     with place.container():
         bar = st.progress(0.0, text=label)
         st.button("Cancel", key=f"cancel/{key}", icon=":material/close:", on_click=state.cancel, args=(key,))
-    drawn = 0.0
+    drawn, sent_s = 0.0, time.monotonic()
 
     def progress(fraction: float) -> None:
         # Each call is a message to the browser: one per percent is enough.
-        nonlocal drawn
-        if fraction - drawn >= 0.01:
-            drawn = min(fraction, 1.0)
+        nonlocal drawn, sent_s
+        now_s = time.monotonic()
+        if fraction - drawn >= 0.01 or now_s - sent_s >= PULSE_S:
+            drawn, sent_s = max(drawn, min(fraction, 1.0)), now_s
             bar.progress(drawn, text=f"{label}: {words.percent(drawn)}")
 
     try:

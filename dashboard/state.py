@@ -26,6 +26,7 @@ _ARM = "_arm"
 _BASKET = "_basket"
 _NOTE = "_note"
 _CANCELLED = "_cancelled"
+_FAILED = "_failed"
 _ENTROPY_POINTS = "_entropy_points"
 
 
@@ -83,8 +84,20 @@ def cancel(work: str) -> None:
 
 
 def resume(work: str) -> None:
-    """Forget that it was cancelled."""
+    """Forget that it was cancelled, or failed."""
     st.session_state.pop(keyed(_CANCELLED, work), None)
+    st.session_state.pop(keyed(_FAILED, work), None)
+
+
+def fail(work: str, why: str) -> None:
+    """Note that a piece of work failed for no fault of its question, so that it does not start again by itself."""
+    st.session_state[keyed(_FAILED, work)] = why
+
+
+def why_failed(work: str) -> str | None:
+    """Return why, None if it did not."""
+    why: str | None = st.session_state.get(keyed(_FAILED, work))
+    return why
 
 
 def was_cancelled(work: str) -> bool:
@@ -99,9 +112,8 @@ def arm(names: list[str]) -> str:
 
 
 def choose_arm(name: str | None) -> None:
-    """Keep the arm to look at, for all views and for the link."""
-    if name is not None:
-        st.session_state[_ARM] = name
+    """Keep the arm to look at, for all views and for the link; None: none was chosen."""
+    st.session_state[_ARM] = name
 
 
 def chosen_arm() -> str | None:

@@ -55,9 +55,17 @@ def answer(report: RunReport, arm: str) -> str:
 
 
 def first_look(speedups: dict[str, float]) -> str:
-    """Return what short runs say before the answer is there, as one sentence of Markdown."""
-    said = ", ".join(f"**{escape_markdown(arm)}** {times(speedup)}" for arm, speedup in speedups.items())
-    return f"First look, one short run each and no interval yet: {said} the speed of plain decoding."
+    """Return what short runs say of the best arm before the answer is there, as one sentence of Markdown."""
+    arm = max(speedups, key=lambda name: speedups[name])
+    speedup = speedups[arm]
+    said = f"finishes about **{times(speedup)} faster**" if speedup >= 1 else f"gets slower, about **{times(speedup)}**"
+    return f"With **{escape_markdown(arm)}** drafts the run {said}."
+
+
+def first_look_note(speedups: dict[str, float]) -> str:
+    """Return what that sentence rests on, and what it says of every arm."""
+    said = ", ".join(f"{escape_markdown(arm)} {times(speedup)}" for arm, speedup in speedups.items())
+    return f"First look: one short run of each arm, inputs as stated, no interval yet ({said})."
 
 
 def biggest_loss(arm: ArmReport) -> Factor | None:

@@ -88,7 +88,12 @@ class Client:
         return _view(self._call("GET", f"/v1/{kind}s/{job_id}"))
 
     def wait(
-        self, job: JobView, *, progress: Callable[[float], None] | None = None, timeout_s: float | None = None
+        self,
+        job: JobView,
+        *,
+        progress: Callable[[float], None] | None = None,
+        timeout_s: float | None = None,
+        max_poll_s: float = MAX_POLL_S,
     ) -> JobView:
         """Return a job that is done; a service that restarts meanwhile is waited for.
 
@@ -96,6 +101,7 @@ class Client:
             job: What `submit` returned.
             progress: Called with the share that is done, 0..1.
             timeout_s: How long to wait; None: until it has finished.
+            max_poll_s: Longest pause between two looks, and so between two calls of `progress`.
 
         Raises:
             ServiceError: It failed, was cancelled, or took too long; or the service is gone.
@@ -106,7 +112,7 @@ class Client:
             if timeout_s is not None and time.monotonic() - begin_s > timeout_s:
                 raise ServiceError(f"{job.kind} {job.id}: {job.status} after {timeout_s:g} s; it goes on, ask again")
             time.sleep(pause_s)
-            pause_s = min(pause_s * 1.2, MAX_POLL_S)
+            pause_s = min(pause_s * 1.2, max_poll_s)
             try:
                 job = self.job(job.kind, job.id)
                 heard_s = time.monotonic()

@@ -4,7 +4,7 @@ import math
 
 import streamlit as st
 
-from dashboard import controls, curves, data, links, shell, state, words
+from dashboard import address, controls, curves, data, shell, state, words
 from dashboard.axes import mean_entropy
 from dashboard.figures.acceptance import RECIPE_NAMES, recipes
 from profiler.mtp.entropy_bounds import largest_top_probability, least_top_probability
@@ -50,15 +50,16 @@ def _which() -> tuple[str, AcceptanceTrace, str]:
     if not names:
         raise TraceError("no acceptance trace with laws is shipped with this installation")
     left, right = st.columns(2)
-    state.preset(TRACE, links.own("laws", names) or names[0])
+    address.preset("laws", TRACE, names, names[0])
     name = left.selectbox("Laws from", names, key=TRACE)
     trace = curves.load_trace(name)
     fits = curves.fits(trace)
-    own_fit = links.own("fit", fits) or ("reasoning" if "reasoning" in fits else fits[0])
+    own_fit = "reasoning" if "reasoning" in fits else fits[0]
     key = state.keyed(FIT, name)
-    state.preset(key, own_fit)
+    address.preset("fit", key, fits, own_fit)
     fit = right.selectbox("Fitted on", fits, key=key)
-    links.put(laws=name, fit=fit)
+    address.keep("laws", name, names[0])
+    address.keep("fit", fit, own_fit)
     return name, trace, fit
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import data, links, measured, measured_tables, shell, state, tables, words
+from dashboard import address, data, measured, measured_tables, shell, state, tables, words
 from dashboard.figures.forecast import forecast_by_step
 from dashboard.figures.scorecard import scorecard
 from dashboard.figures.step_difference import step_difference
@@ -34,12 +34,12 @@ _LOG, _CALIBRATED, _SCORED = "_measured_log", "_measured_calibrated", "_measured
 def render() -> None:
     """Draw the part that was chosen; the log is the same for all."""
     st.header("Measured vs predicted", anchor=False)
-    state.preset(PART, links.own("part", list(PARTS)) or "forecast")
+    address.preset("part", PART, list(PARTS), "forecast")
     part = st.segmented_control(
         "Part", list(PARTS), format_func=PARTS.__getitem__, key=PART, label_visibility="collapsed"
     )
     part = part or "forecast"
-    links.put(part=part)
+    address.keep("part", part, "forecast")
     if part == "scorecard":
         with shell.mistakes():
             _scorecard()

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from dashboard import basket, data, entropy_editor, links, plots, shell, state, tables, words
+from dashboard import address, basket, data, engine, entropy_editor, links, plots, shell, state, tables, words
 from simulator.config import Scenario
+from simulator.errors import ServiceError
 from traces.report import RunReport
 
 ARMS_NOTE = (
@@ -11,7 +12,6 @@ ARMS_NOTE = (
     "At most: what this rollout speedup could bring if training and sync never got in the way (Amdahl)."
 )
 MAX_ORIGINS_SHOWN = 14
-WORK = "predict"
 ORIGINS_HEIGHT = 600
 """A long list of inputs scrolls inside this many pixels."""
 
@@ -23,20 +23,18 @@ def render() -> None:
         return
     _header(asked.scenario)
     entropy_editor.render(asked)
-    report = None
     with shell.mistakes():
-        report = _report(asked)
-        if report is None:
-            st.info(
-                "Press **Run** to simulate this scenario. It runs on this machine: a first look in seconds, the "
-                "answer with its interval in up to a minute.",
-                icon=":material/play_arrow:",
-            )
-    if report is not None:
-        _answer(report)
-        _charts(report)
-        _origins(report)
-        _footer(asked, report)
+        working = st.empty()
+        if _is_wanted(asked):
+            answer = st.empty()  # what an earlier answer left on the page goes as soon as this one begins
+            with working.container():
+                report = _run(asked)
+            working.empty()
+            place = answer.container()
+        else:
+            place, report = st.container(), _last_report(asked)
+        with place:
+            _explained(asked, report)
 
 
 def _header(scenario: Scenario) -> None:
@@ -57,34 +55,91 @@ def _header(scenario: Scenario) -> None:
     st.caption(" · ".join(words.escape_markdown(fact) for fact in facts))
 
 
-def _report(asked: data.Question) -> RunReport | None:
-    """Return the report to show: a fresh one when Run was pressed, else the last one, marked if it is out of date."""
+def _work(asked: data.Question) -> str:
+    """Return the name by which the run of a scenario is cancelled."""
+    return f"predict/{asked.source.key}"
+
+
+def _is_wanted(asked: data.Question) -> bool:
+    """Return whether to run now: Run was pressed, or this scenario was opened and nothing has answered it yet."""
     if state.take_run_wish():
-        state.resume(WORK)
-        first = st.container(key="first_look").empty()
-        with shell.working("Simulating", WORK) as progress:
-            if not shell.reports().holds(asked.scenario):
-                first.markdown(words.first_look(data.first_look(asked.scenario)))
-            report = shell.reports().run(asked.scenario, progress)
-        first.empty()
-        state.keep_run(asked, report)
-        return report
+        return True
+    has_ended = state.was_cancelled(_work(asked)) or state.why_failed(_work(asked)) is not None
+    return _last_report(asked) is None and not has_ended and data.starts_by_itself(asked)
+
+
+def _last_report(asked: data.Question) -> RunReport | None:
+    """Return the last report of this scenario, whatever its knobs were."""
     last = state.last_run()
-    if state.was_cancelled(WORK):
+    return None if last is None or last[0].source != asked.source else last[1]
+
+
+def _run(asked: data.Question) -> RunReport | None:
+    """Return a fresh report, None where the service failed; show a first look at once, and how far the answer is."""
+    state.resume(_work(asked))
+    where = engine.chosen()
+    first = st.empty()
+    try:
+        with shell.working("Simulating", _work(asked)) as progress:
+            if not shell.reports().holds(asked.scenario, where):
+                known = shell.kept().take(
+                    _first_key(asked), lambda: where.first_look(asked.scenario, lambda _: progress(0.0))
+                )
+                with first.container():
+                    _first_look(known)
+            report = shell.reports().run(asked.scenario, progress, where)
+    except ServiceError as error:
+        state.fail(_work(asked), str(error))
+        return _last_report(asked)
+    state.keep_run(asked, report)
+    return report
+
+
+def _first_key(asked: data.Question) -> str:
+    return data.key_of(asked.scenario, "first look", engine.chosen().address)
+
+
+def _first_look(found: dict[str, float]) -> None:
+    """Say what one short run of each arm says."""
+    with st.container(key="first_look"):
+        st.markdown(words.first_look(found))
+    st.caption(words.first_look_note(found))
+
+
+def _explained(asked: data.Question, report: RunReport | None) -> None:
+    """Draw a report and all that explains it, marked if it is out of date; without one, say how to get it."""
+    why = state.why_failed(_work(asked))
+    if why is not None:
+        shell.complain(why)
+        st.caption("Press **Run** to try again.")
+    elif state.was_cancelled(_work(asked)):
         st.warning("The run was cancelled; press **Run** to start it again.", icon=":material/cancel:")
-    if last is None or last[0].source != asked.source:
-        return None
-    if last[0] != asked:
+    elif report is None:
+        st.info(
+            "Press **Run** to simulate this scenario: a first look in seconds, then the answer with its interval, "
+            "which takes a while for a question of this size.",
+            icon=":material/play_arrow:",
+        )
+    known = shell.kept().get(_first_key(asked))
+    if report is None:
+        if known is not None:
+            _first_look(known)
+        return
+    last = state.last_run()
+    if last is not None and last[0] != asked:
         st.warning(
             "The inputs changed since this run. Press **Run** to bring the answer up to date.", icon=":material/sync:"
         )
-    return last[1]
+    _answer(asked, report)
+    _charts(report)
+    _origins(report)
+    _footer(asked, report)
 
 
-def _answer(report: RunReport) -> None:
+def _answer(asked: data.Question, report: RunReport) -> None:
     """Say the answer in one sentence, the arms in a table, and what to beware of."""
     sentence = st.container(key="answer")
-    arm = _explained_arm(report)
+    arm = _explained_arm(asked, report)
     sentence.markdown(words.answer(report, arm))
     with st.container(key="arms"):
         st.table(tables.arms_table(report), border="horizontal")
@@ -99,23 +154,24 @@ def _answer(report: RunReport) -> None:
             st.table(tables.factors_table(report.arms[arm]), border="horizontal")
 
 
-def _explained_arm(report: RunReport) -> str:
+def _explained_arm(asked: data.Question, report: RunReport) -> str:
     """Let the reader choose the arm that the sentence and the waterfall explain; the best one at first."""
     best = report.best_arm
     if len(report.arms) == 1:
         return best
     linked = state.chosen_arm()
+    key = state.keyed(state.EXPLAINED_ARM, report.scenario_hash)
+    address.preset(links.ARM, key, list(report.arms), linked if linked in report.arms else best)
     chosen = st.segmented_control(
         "Arm to explain",
         list(report.arms),
-        default=linked if linked in report.arms else best,
-        key=state.keyed(state.EXPLAINED_ARM, report.scenario_hash),
+        key=key,
         format_func=words.escape_markdown,
         label_visibility="collapsed",
     )
     if chosen is not None and chosen != linked and (linked is not None or chosen != best):
         state.choose_arm(chosen)
-        links.put(**{links.ARM: chosen})
+        address.share(links.write(asked, chosen))
     return chosen or best
 
 

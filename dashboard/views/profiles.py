@@ -4,7 +4,7 @@ import shlex
 
 import streamlit as st
 
-from dashboard import links, profile_tables, profiles, shell, state, words
+from dashboard import address, profile_tables, profiles, shell, state, words
 from dashboard.figures.latency_surface import latency_surface
 from dashboard.figures.profile_ratio import MAX_REGIONS, profile_ratio
 from dashboard.figures.step_latency import step_latency
@@ -49,9 +49,11 @@ def _first() -> profiles.Profile | None:
     asked = state.question()
     latency = asked.scenario.latency if asked is not None else None
     own = latency.trace if latency is not None and latency.kind == "trace" else None
-    default = own if own in names else next(iter(names), None)
-    state.preset(TRACE, links.own("trace", names) or default)
-    name: str | None = st.selectbox("Latency trace", names, key=TRACE)
+    if not names:
+        return None
+    default = own if own is not None and own in names else names[0]
+    address.preset("trace", TRACE, names, default)
+    name = st.selectbox("Latency trace", names, key=TRACE)
     with st.expander("Upload a trace", icon=":material/upload_file:"):
         file = st.file_uploader(
             "Latency trace of `bebop profile` (.parquet up to 16 MB, .json up to 8 MB)",
@@ -59,8 +61,7 @@ def _first() -> profiles.Profile | None:
             key=UPLOAD,
         )
     if file is None:
-        if name is not None:
-            links.put(trace=name)
+        address.keep("trace", name, default)
         return name
     return _taken(Upload(file.name, file.getvalue()))
 
@@ -167,14 +168,14 @@ def _trust(trace: LatencyTrace, layout: profiles.Layout) -> None:
 def _comparison(first: profiles.Profile) -> None:
     st.markdown("#### Beside another trace")
     names = [NONE, *(name for name in profiles.shipped_profiles() if name != first)]
-    linked = links.own("beside", names)
-    if st.session_state.get(OTHER) not in names:
-        st.session_state[OTHER] = linked or NONE
+    address.preset("beside", OTHER, names, NONE)
+    if st.session_state[OTHER] not in names:
+        st.session_state[OTHER] = NONE
     name = st.selectbox("Compare with (B)", names, key=OTHER, help="B over A, region by region; A is the trace above.")
     with st.expander("Upload the other trace", icon=":material/upload_file:"):
         file = st.file_uploader("Latency trace (B)", type=["parquet", "json"], key=OTHER_UPLOAD)
     second: profiles.Profile = name if file is None else _taken(Upload(file.name, file.getvalue()))
-    links.put(beside=name)
+    address.keep("beside", name, NONE)
     if second == NONE:
         st.caption(
             "Choose a trace of another GPU, model, engine or source to see where the two differ, and by how much."

@@ -4,7 +4,7 @@ import shlex
 
 import streamlit as st
 
-from dashboard import data, links, shell, state, timelines, words
+from dashboard import address, data, shell, state, timelines, words
 from dashboard.figures.timeline import MAX_TRACKS, run_counters, timeline_figure
 from simulator.config import Scenario
 from traces.timeline import Timeline
@@ -36,9 +36,9 @@ def _choice(asked: data.Question) -> tuple[str, int]:
     """Draw which arm, and how many RL steps from the first."""
     arms, total = timelines.arms_of(asked.scenario), asked.scenario.run.num_steps
     key, steps_key = (state.keyed(name, asked.source.key) for name in (ARM, STEPS))
-    linked = links.own("steps", [str(number) for number in range(1, total + 1)])
-    state.preset(key, links.own("watch", arms) or state.arm(arms))
-    state.preset(steps_key, int(linked) if linked else min(timelines.FEW_STEPS, total))
+    own_arm, own_steps = state.arm(arms), min(timelines.FEW_STEPS, total)
+    address.preset("watch", key, arms, own_arm)
+    address.preset("steps", steps_key, range(1, total + 1), own_steps)
     # A knob may have shortened the run, or the scenario may have lost the arm.
     st.session_state[steps_key] = min(st.session_state[steps_key], total)
     left, right = st.columns(2)
@@ -50,7 +50,8 @@ def _choice(asked: data.Question) -> tuple[str, int]:
         key=steps_key,
         help="Fewer steps are watched in finer grain.",
     )
-    links.put(watch=arm, steps=str(num_steps))
+    address.keep("watch", arm, own_arm)
+    address.keep("steps", num_steps, own_steps)
     return arm, num_steps
 
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import data, links, shell, state, tables, words
+from dashboard import address, data, engine, links, shell, state, tables, words
 from dashboard.axes import BATCH, DRAFTS, Axis, axes, prepared
 from dashboard.figures.heat_map import heat_map
 from dashboard.figures.one_knob import one_knob
@@ -10,10 +10,9 @@ from dashboard.figures.pareto import pareto
 from dashboard.figures.tornado import tornado
 from simulator.config import Scenario
 from simulator.errors import ScenarioError, TraceCoverageError
-from simulator.optimize import PlanReport, optimize
+from simulator.optimize import PlanReport
 from simulator.sensitivity import Sensitivity, analyse
 from simulator.what_if import SpeedupMap, speedup_at, speedup_map
-from traces.prices import load_prices
 
 ARM, KNOB, VALUE, ACROSS, UP = "what_if_arm", "what_if_knob", "what_if_value", "what_if_across", "what_if_up"
 MAX_GPUS, NUM_PLANS = "what_if_gpus", "what_if_plans"
@@ -31,11 +30,12 @@ def render() -> None:
         return
     st.header("What if", anchor=False)
     with shell.mistakes():
-        arm = _which_arm(asked.scenario)
+        arm = _which_arm(asked)
         found = axes(asked.scenario, arm)
         if not found:
             st.info("This scenario has no knob that could take another value.", icon=":material/block:")
             return
+        _say_where()
         st.markdown("#### One knob, live")
         _live(asked.scenario, arm, found)
     with shell.mistakes():
@@ -49,13 +49,25 @@ def render() -> None:
         _sensitivity(asked.scenario, arm)
 
 
-def _which_arm(scenario: Scenario) -> str:
-    names = [name for name, config in scenario.arms.items() if config.k > 0] or list(scenario.arms)
+def _say_where() -> None:
+    """Say what a service does not do, if there is one."""
+    address = engine.chosen().address
+    if address is not None:
+        st.caption(
+            f":material/dns: Plans are searched by {words.escape_markdown(address)}. It has no short runs: knobs, map "
+            "and inputs are worked out on this machine."
+        )
+
+
+def _which_arm(asked: data.Question) -> str:
+    arms = asked.scenario.arms
+    names = [name for name, config in arms.items() if config.k > 0] or list(arms)
     key = state.keyed(ARM, ",".join(names))
-    state.preset(key, state.arm(names))
+    address.preset(links.ARM, key, names, state.arm(names))
     chosen = st.segmented_control("Arm", names, key=key, format_func=words.escape_markdown) or names[0]
-    state.choose_arm(chosen)
-    links.put(**{links.ARM: chosen})
+    if chosen != state.arm(names):
+        state.choose_arm(chosen)
+        address.share(links.write(asked, chosen))
     return chosen
 
 
@@ -63,16 +75,18 @@ def _which_arm(scenario: Scenario) -> str:
 def _live(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
     """Draw the speedup over one knob; only this part is drawn anew when its slider moves."""
     left, right = st.columns([1, 2])
-    state.preset(KNOB, links.own("knob", list(found)) or next(iter(found)))
+    first = next(iter(found))
+    address.preset("knob", KNOB, list(found), first)
     if st.session_state[KNOB] not in found:
-        st.session_state[KNOB] = next(iter(found))
+        st.session_state[KNOB] = first
     name = left.selectbox("Knob", list(found), key=KNOB, format_func=lambda each: found[each].knob.title)
     axis = found[name]
     key = state.keyed(VALUE, name, f"{axis.knob.values}")
     own = min(axis.knob.values, key=lambda value: abs(value - axis.now))
     state.preset(key, own)
     value = right.select_slider(axis.knob.title, axis.knob.values, key=key, format_func=lambda each: f"{each:g}")
-    links.put(knob=name)
+    address.keep("knob", name, first)
+    address.show()
     with shell.mistakes():
         base = _base(scenario, arm, axis)
         with st.spinner("Running"):
@@ -133,12 +147,12 @@ def _map(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
         (right, UP, "Up", "up", DRAFTS),
     ):
         fallback = default if default in names else names[key == ACROSS]
-        state.preset(key, links.own(parameter, names) or fallback)
+        address.preset(parameter, key, names, fallback)
         if st.session_state[key] not in names:
             st.session_state[key] = fallback
         place.selectbox(label, names, key=key, format_func=lambda each: found[each].knob.title)
+        address.keep(parameter, st.session_state[key], fallback)
     across, up = found[st.session_state[ACROSS]], found[st.session_state[UP]]
-    links.put(across=across.name, up=up.name)
     if across.name == up.name:
         st.info("Choose two different knobs.", icon=":material/swap_horiz:")
         return
@@ -184,7 +198,8 @@ def _plans(scenario: Scenario, arm: str) -> None:
     state.preset(gpus_key, own)
     max_gpus = left.number_input("At most so many GPUs", min_value=1, max_value=65_536, key=gpus_key)
     count = middle.selectbox("Plans to try", PLAN_COUNTS, index=1, key=NUM_PLANS)
-    key = data.key_of(scenario, "plans", arm, max_gpus, count)
+    where = engine.chosen()
+    key = data.key_of(scenario, "plans", arm, max_gpus, count, where.address)
     pressed = right.button("Search plans", key="search_plans", width="stretch")
     found: PlanReport | None = shell.kept().get(key)
     if found is None and not pressed:
@@ -192,17 +207,7 @@ def _plans(scenario: Scenario, arm: str) -> None:
         return
     if found is None:
         with shell.working(f"Trying {count} plans", "plans") as progress:
-            found = shell.kept().take(
-                key,
-                lambda: optimize(
-                    scenario,
-                    arm,
-                    max_gpus=max_gpus,
-                    num_plans=count,
-                    price=load_prices().get(cluster.gpu),
-                    progress=progress,
-                ),
-            )
+            found = shell.kept().take(key, lambda: where.plans(scenario, arm, max_gpus, count, progress))
     best = found.recommended
     st.markdown(
         f"Recommended on at most {found.max_gpus} GPUs: **{words.escape_markdown(best.plan.words())}**, "

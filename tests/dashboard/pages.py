@@ -4,7 +4,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard import state
+from dashboard import data, state
 from tests.dashboard.tiny_scenario import TINY
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
@@ -12,7 +12,7 @@ APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 def open_view(name: str, *, tiny: bool = False, **parameters: str) -> AppTest:
     """Return a view, with query parameters as a link has them; `tiny` uploads the small scenario first."""
-    page = AppTest.from_file(str(APP), default_timeout=240)
+    page = held(AppTest.from_file(str(APP), default_timeout=240))
     for key, value in parameters.items():
         page.query_params[key] = value
     page.run()
@@ -23,6 +23,13 @@ def open_view(name: str, *, tiny: bool = False, **parameters: str) -> AppTest:
     for key, value in parameters.items():
         page.query_params[key] = value
     return page.run()
+
+
+def held(page: AppTest) -> AppTest:
+    """Keep Predict from answering by itself, as a visitor does who has pressed Cancel in every scenario."""
+    for name, _ in data.bundled_scenarios():
+        page.session_state[state.keyed("_cancelled", f"predict/{name}")] = True
+    return page
 
 
 def written(page: AppTest) -> str:

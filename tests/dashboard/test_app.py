@@ -1,18 +1,24 @@
-from pathlib import Path
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import data, state, tables, words
 from simulator.run import simulate
 from simulator.scenario_file import DEFAULT_SCENARIO
+from tests.dashboard.pages import APP, held, written
 from tests.dashboard.tiny_scenario import TINY
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+SMALL = ["run.num_steps=8", "run.replications=1", "workload.prompts_per_step=16"]
 
 
 def open_page() -> AppTest:
-    return AppTest.from_file(str(APP), default_timeout=120).run()
+    return held(AppTest.from_file(str(APP), default_timeout=120)).run()
+
+
+def follow_link(*overrides: str) -> AppTest:
+    page = AppTest.from_file(str(APP), default_timeout=120)
+    page.query_params["scenario"] = DEFAULT_SCENARIO
+    page.query_params["set"] = list(overrides)
+    return page.run()
 
 
 def upload(page: AppTest, text: str, name: str = "tiny.toml") -> AppTest:
@@ -28,12 +34,38 @@ def markdown(page: AppTest) -> str:
     return "\n".join(element.value for element in page.markdown)
 
 
-def test_the_page_opens_on_the_default_scenario_and_asks_to_run() -> None:
+def test_a_link_to_a_bundled_scenario_is_answered_without_a_press_of_run() -> None:
+    page = follow_link(*SMALL)
+    assert not page.exception
+    assert not page.error
+    report = simulate(data.load(data.Source(DEFAULT_SCENARIO), SMALL))
+    assert words.answer(report, report.best_arm) in markdown(page)
+    assert "First look" not in written(page)
+    arm = next(iter(report.arms))
+    page.slider(key=state.keyed(state.NUM_DRAFT_TOKENS, DEFAULT_SCENARIO, arm)).set_value(1).run()
+    assert any("inputs changed" in warning.value for warning in page.warning), "a changed knob waits for Run"
+
+
+def test_a_link_that_asks_for_much_work_waits_for_run() -> None:
+    page = follow_link("run.replications=1000")
+    assert not page.exception
+    assert "Press **Run**" in page.info[0].value
+    assert [chart.key for chart in page.get("plotly_chart")] == ["trajectory"]
+
+
+def test_every_bundled_scenario_is_small_enough_to_answer_by_itself_and_no_upload_is() -> None:
+    for name, _ in data.bundled_scenarios():
+        assert data.starts_by_itself(data.Question(data.Source(name), (), data.load(data.Source(name))))
+    tiny = data.Source("tiny.toml", TINY)
+    assert not data.starts_by_itself(data.Question(tiny, (), data.load(tiny)))
+
+
+def test_a_cancelled_run_waits_to_be_asked_again() -> None:
     page = open_page()
     assert not page.exception
     assert not page.error
     assert page.selectbox(key=state.SCENARIO).value == DEFAULT_SCENARIO
-    assert "Press **Run**" in page.info[0].value
+    assert "The run was cancelled" in page.warning[0].value
     assert not page.button(key=state.RUN).disabled
     assert [chart.key for chart in page.get("plotly_chart")] == ["trajectory"]
 

@@ -12,10 +12,28 @@ def test_a_written_link_is_read_back_as_the_same_question() -> None:
     source = data.Source(DEFAULT_SCENARIO)
     asked = data.Question(source, overrides, data.load(source, overrides))
     written = links.write(asked, "to")
-    found = links.read({name: [value] if isinstance(value, str) else value for name, value in written.items()})
+    assert (written["arm"], written["k"], written["batch"]) == (["to"], ["2"], ["32"])
+    found = links.read(written)
     assert found is not None
     assert (found.source, found.overrides, found.scenario, found.arm) == (source, overrides, asked.scenario, "to")
     assert not found.ignored
+
+
+@pytest.mark.parametrize("name", [DEFAULT_SCENARIO, "verl-sync"])
+def test_k_is_written_of_all_arms_that_draft_where_no_arm_is_named(name: str) -> None:
+    source = data.Source(name)
+    overrides = tuple(data.override_k(arm, 2) for arm, config in data.load(source).arms.items() if config.k > 0)
+    asked = data.Question(source, overrides, data.load(source, overrides))
+    written = links.write(asked, None)
+    assert written == {"scenario": [name], "k": ["2"]}
+    found = links.read(written)
+    assert found is not None
+    assert found.overrides == overrides
+
+
+def test_the_default_scenario_as_it_stands_needs_no_parameters() -> None:
+    source = data.Source(DEFAULT_SCENARIO)
+    assert links.write(data.Question(source, (), data.load(source)), None) == {}
 
 
 def test_no_parameters_are_no_link() -> None:

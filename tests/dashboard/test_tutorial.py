@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dashboard import data, words
 from dashboard.axes import axes
-from tests.dashboard.test_app import APP, markdown, press_run, upload
+from tests.dashboard.test_app import markdown, open_page, press_run, upload
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
@@ -63,7 +62,7 @@ def test_every_command_prints_what_the_tutorial_shows(folder: Path, verb: str) -
 def test_the_dashboard_says_what_the_tutorial_says(folder: Path) -> None:
     text = (folder / "mine.toml").read_text()
     source = data.Source("mine.toml", text)
-    page = AppTest.from_file(str(APP), default_timeout=300).run()
+    page = open_page()
     press_run(upload(page, text, "mine.toml"))
     assert not page.exception
     report = data.ReportCache().run(data.load(source), lambda _: None)
@@ -74,7 +73,7 @@ def test_the_dashboard_says_what_the_tutorial_says(folder: Path) -> None:
 
 def test_what_if_says_what_the_tutorial_says(folder: Path) -> None:
     text = (folder / "mine.toml").read_text()
-    page = AppTest.from_file(str(APP), default_timeout=300).run()
+    page = open_page()
     upload(page, text, "mine.toml").switch_page("views/what_if.py").run()
     drafts = axes(data.load(data.Source("mine.toml", text)), "mtp")["drafts"]
     quoted = re.findall(r"<!-- what if: drafts = (\d) -->\n> (.*)", TUTORIAL)
