@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from profiler.mtp.chunked import chunked_divergences
-from profiler.mtp.fused import VALUES_AT_ONCE, fused_overlap
-from profiler.mtp.losses import LOSSES
+from profiler.mtp.fused import VALUES_AT_ONCE, fused_divergences
+from profiler.mtp.losses import LOSSES, READS
 from profiler.mtp.rejection import VERIFIERS
 
 BATCH, NUM_DRAFTS, VOCAB = 64, 3, 151_936
@@ -42,26 +42,31 @@ def verification() -> dict[str, Callable[[], object]]:
 
 
 def losses() -> dict[str, Callable[[], object]]:
-    """Return what is timed: forward and backward of a fused cross-entropy, and of end-to-end TV by both ways."""
+    """Return what is timed, forward and backward: a fused cross-entropy, losses that are fused in the same way, and
+    end-to-end TV as it is made where the lm_head is trained too.
+    """
     head, target = torch.randn(VOCAB, HIDDEN) * HIDDEN**-0.5, torch.randn(POSITIONS, STEPS, HIDDEN)
     draft = (target + 0.3 * torch.randn_like(target)).requires_grad_()
     labels = torch.randint(VOCAB, (POSITIONS, STEPS))
 
-    def fused() -> None:
-        LOSSES["e2e_tv"](fused_overlap(target, draft, head), None).backward()
+    def fused(name: str) -> None:
+        LOSSES[name](fused_divergences(target, draft, head, labels, READS[name]), None).backward()
 
     def in_pieces() -> None:
         LOSSES["e2e_tv"](chunked_divergences(target, draft, head, labels), None).backward()
 
     return {
         "fused cross-entropy": lambda: _fused_cross_entropy(draft, head, labels),
-        "e2e TV, fused": fused,
-        "e2e TV, pieces of the vocabulary": in_pieces,
+        **{
+            f"{name}, fused": lambda name=name: fused(name)
+            for name in ("ce", "kl", "reverse_kl", "e2e_tv", "lk_hybrid")
+        },
+        "e2e_tv, pieces of the vocabulary": in_pieces,
     }
 
 
 def _fused_cross_entropy(draft: Tensor, head_VH: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient of the mean cross-entropy, with as many rows at once as `fused_overlap` takes."""
+    """Return the gradient of the mean cross-entropy, with as many rows at once as `fused_divergences` takes."""
     rows, found = VALUES_AT_ONCE // head_VH.shape[0], []
     flat, labels_N = draft.detach().reshape(-1, HIDDEN), labels.reshape(-1)
     for part, label in zip(flat.split(rows), labels_N.split(rows), strict=True):

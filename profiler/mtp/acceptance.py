@@ -63,7 +63,8 @@ def summarise(steps: Steps, counts_SB: Tensor, verify_rule: str) -> Acceptance:
     if num == 0:
         raise ValueError("counts: no verify step counts; generate more tokens or widen the condition")
     k = steps.chance_SBk.shape[-1]
-    hits_Nk = (steps.accepted_SB[counts_SB][:, None] >= torch.arange(1, k + 1)).double()
+    positions_k = torch.arange(1, k + 1, device=counts_SB.device)
+    hits_Nk = (steps.accepted_SB[counts_SB][:, None] >= positions_k).double()
     expected_Nk = _expected(steps, verify_rule)[counts_SB].double()
     # Given what is expected of it, each step is a coin of that chance.
     error = (expected_Nk * (1.0 - expected_Nk)).clamp(min=0.0).sum(0).sqrt() / num
@@ -83,7 +84,8 @@ def summarise(steps: Steps, counts_SB: Tensor, verify_rule: str) -> Acceptance:
 
 def of_own_tokens(steps: Steps, own_BT: Tensor) -> Tensor:
     """Return which steps begin with a token that the policy writes itself, [S, B]."""
-    return own_BT.T[steps.place_SB.clamp(max=own_BT.shape[1] - 1), torch.arange(own_BT.shape[0])]
+    rows_B = torch.arange(own_BT.shape[0], device=own_BT.device)
+    return own_BT.T[steps.place_SB.clamp(max=own_BT.shape[1] - 1), rows_B]
 
 
 def entropy_bins(steps: Steps, counts_SB: Tensor, num_bins: int) -> Iterable[Tensor]:

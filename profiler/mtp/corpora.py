@@ -43,17 +43,18 @@ def stream(domain: str, num_tokens: int, *, held_out: bool = False, seed: int = 
 
 def windows(tokens: Tensor, num: int, length: int, seed: int = 0) -> Tensor:
     """Return `num` pieces of a stream, [num, length], at random places."""
-    starts = torch.randint(len(tokens) - length, (num,), generator=torch.Generator().manual_seed(seed))
-    return tokens[starts[:, None] + torch.arange(length)]
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(len(tokens) - length, (num,), generator=generator, device=generator.device)
+    return tokens[starts[:, None] + torch.arange(length, device=generator.device)]
 
 
 def own_tokens(domain: str, tokens_BT: Tensor) -> Tensor:
     """Return which tokens the policy writes itself, [B, T]: those of lines that do not begin with a foreign letter."""
-    length = tokens_BT.shape[1]
+    length, device = tokens_BT.shape[1], tokens_BT.device
     after_break = torch.nn.functional.pad(tokens_BT[:, :-1] == ord("\n"), (1, 0), value=True)
-    begin = torch.where(after_break, torch.arange(length), 0).cummax(1).values
+    begin = torch.where(after_break, torch.arange(length, device=device), 0).cummax(1).values
     first_letters = tokens_BT.gather(1, begin)
-    foreign = torch.tensor([ord(letter) for letter in FOREIGN_LINES[domain]], dtype=torch.long)
+    foreign = torch.tensor([ord(letter) for letter in FOREIGN_LINES[domain]], dtype=torch.long, device=device)
     return ~torch.isin(first_letters, foreign)
 
 

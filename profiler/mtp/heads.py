@@ -113,7 +113,7 @@ def unroll(head: Head, hidden_BTH: Tensor, tokens_BT: Tensor, num_steps: int) ->
         num_steps: k.
     """
     batch, length = tokens_BT.shape
-    chains = _Chains.begin(length)
+    chains = _Chains.begin(length, tokens_BT.device)
     positions_BT = torch.arange(length, device=tokens_BT.device).expand(batch, -1)
     hidden, found = hidden_BTH, []
     for step in range(1, num_steps + 1):
@@ -133,8 +133,8 @@ class _Chains:
     values: list[Tensor]
 
     @classmethod
-    def begin(cls, length: int) -> "_Chains":
-        return cls(torch.ones(length, length, dtype=torch.bool).triu(1), [], [])
+    def begin(cls, length: int, device: torch.device) -> "_Chains":
+        return cls(torch.ones(length, length, dtype=torch.bool, device=device).triu(1), [], [])
 
     def attend(self, q_BNTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
         """Return attention of one more step of all chains."""
@@ -142,7 +142,7 @@ class _Chains:
         self.keys.append(k_BKTD.repeat_interleave(groups, dim=1))
         self.values.append(v_BKTD.repeat_interleave(groups, dim=1))
         q_BNTD = q_BNTD / math.sqrt(q_BNTD.shape[-1])
-        scores = [(q_BNTD @ self.keys[0].transpose(-1, -2)).masked_fill(self.hidden_TT.to(q_BNTD.device), -torch.inf)]
+        scores = [(q_BNTD @ self.keys[0].transpose(-1, -2)).masked_fill(self.hidden_TT, -torch.inf)]
         scores += [(q_BNTD * keys).sum(-1, keepdim=True) for keys in self.keys[1:]]
         share = torch.cat(scores, dim=-1).softmax(-1)
         length = q_BNTD.shape[2]
@@ -167,8 +167,8 @@ def step_mask(counts_BT: Tensor, num_steps: int) -> Tensor:
 
 def shifted_ahead(values_BT: Tensor, num_steps: int, ahead: int) -> Tensor:
     """Return [B, T, k, ...]: entry [t, i - 1] is the value at t + i - 1 + ahead, the last one where that is outside."""
-    length = values_BT.shape[1]
-    places = torch.arange(length)[:, None] + torch.arange(num_steps) + ahead
+    length, device = values_BT.shape[1], values_BT.device
+    places = torch.arange(length, device=device)[:, None] + torch.arange(num_steps, device=device) + ahead
     return values_BT[:, places.clamp(max=length - 1)]
 
 

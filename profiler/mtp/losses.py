@@ -119,6 +119,16 @@ LOSSES: dict[str, Loss] = {
     "lk_hybrid": lk_hybrid,
 }
 """Losses by the names that acceptance traces use."""
+READS: dict[str, tuple[str, ...]] = {
+    "ce": ("cross_entropy",),
+    "kl": ("kl",),
+    "reverse_kl": ("reverse_kl",),
+    "tv": ("overlap",),
+    "e2e_tv": ("overlap",),
+    "nla": ("overlap",),
+    "lk_hybrid": ("kl", "overlap"),
+}
+"""Divergences that each loss reads."""
 
 
 def _mean(values_Nk: Tensor, mask_Nk: Tensor | None) -> Tensor:

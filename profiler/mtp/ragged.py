@@ -43,12 +43,12 @@ class PlacedCache:
         """Return attention that writes new tokens at these places and sees all places up to each token's own."""
 
         def attend(q_BNQD: Tensor, k_BKQD: Tensor, v_BKQD: Tensor) -> Tensor:
-            rows_B1 = torch.arange(positions_BQ.shape[0])[:, None]
+            rows_B1 = torch.arange(positions_BQ.shape[0], device=positions_BQ.device)[:, None]
             self.k_BLKD[rows_B1, positions_BQ] = k_BKQD.transpose(1, 2)
             self.v_BLKD[rows_B1, positions_BQ] = v_BKQD.transpose(1, 2)
             end = int(positions_BQ.max()) + 1
             keys, values = (x[:, :end].transpose(1, 2) for x in (self.k_BLKD, self.v_BLKD))
-            visible = torch.arange(end) <= positions_BQ[..., None]
+            visible = torch.arange(end, device=positions_BQ.device) <= positions_BQ[..., None]
             return F.scaled_dot_product_attention(q_BNQD, keys, values, attn_mask=visible[:, None], enable_gqa=True)
 
         return attend
@@ -73,7 +73,8 @@ def run_layer(layer: Layer, x_BQH: Tensor, positions_BQ: Tensor, attend: Attend)
 
 def rotary(positions_BQ: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return cosines and sines [B, Q, size] of any positions; those of `Step.rotary`."""
-    frequencies = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+    steps = torch.arange(0, size, 2, dtype=torch.float32, device=positions_BQ.device)
+    frequencies = ROTARY_BASE ** (-steps / size)
     angles = positions_BQ[..., None].float() * frequencies
     both = torch.cat((angles, angles), dim=-1)
     return both.cos(), both.sin()
@@ -116,11 +117,11 @@ def generate(decoder: Decoder, prompts_BT: Tensor, num_tokens: int, temperature:
     batch, length = prompts_BT.shape
     caches = new_caches(decoder, batch, length + num_tokens)
     tokens = [prompts_BT]
-    positions_BQ = torch.arange(length).expand(batch, -1)
+    positions_BQ = torch.arange(length, device=prompts_BT.device).expand(batch, -1)
     new = prompts_BT
     for place in range(length, length + num_tokens):
         hidden = placed_forward(decoder, new, positions_BQ, caches)[:, -1]
         new = draw(process(decoder.logits(hidden), temperature))[:, None]
         tokens.append(new)
-        positions_BQ = torch.full((batch, 1), place)
+        positions_BQ = torch.full((batch, 1), place, device=prompts_BT.device)
     return torch.cat(tokens, dim=1)

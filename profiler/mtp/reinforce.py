@@ -120,9 +120,11 @@ class Policy:
         """Roll out, reward, update once; return what was rolled out."""
         recipe = self.recipe
         prompts, numbers = sums(recipe.num_groups, 1000 * recipe.seed + index, recipe.largest)
+        prompts = prompts.to(self.decoder.embedding_VH.device)
         tokens = generate(self.decoder, prompts.repeat_interleave(recipe.group, 0), RESPONSE_TOKENS)
         texts = [decode(row[PROMPT_TOKENS:]) for row in tokens]
-        rewards = torch.tensor([reward(text, numbers[i // recipe.group]) for i, text in enumerate(texts)])
+        scores = [reward(text, numbers[place // recipe.group]) for place, text in enumerate(texts)]
+        rewards = torch.tensor(scores, device=tokens.device)
         groups_GR = rewards.view(-1, recipe.group)
         # A group whose responses are all alike teaches nothing.
         advantage_B = (

@@ -87,7 +87,8 @@ def draw(weights: Tensor) -> Tensor:
     if weights.device.type != "cpu" or weights.shape[-1] < SEARCHED_FROM:
         return (weights / torch.empty_like(weights).exponential_(1.0)).argmax(-1)
     flat = weights.reshape(-1, weights.shape[-1])
-    return _search(flat, torch.rand(flat.shape[0], 1, dtype=torch.float64)).reshape(weights.shape[:-1])
+    uniform_B1 = torch.rand(flat.shape[0], 1, dtype=torch.float64, device=flat.device)
+    return _search(flat, uniform_B1).reshape(weights.shape[:-1])
 
 
 def _search(weights_BV: Tensor, uniform_B1: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def _search(weights_BV: Tensor, uniform_B1: Tensor) -> Tensor:
     wanted = uniform_B1 * until[:, -1:]
     piece = torch.searchsorted(until, wanted, right=True)
     in_piece = sums.gather(1, piece).double()
-    inside = pieces[torch.arange(pieces.shape[0]), piece[:, 0]].double().cumsum(-1)
+    inside = pieces[torch.arange(pieces.shape[0], device=pieces.device), piece[:, 0]].double().cumsum(-1)
     # The sum of a piece is rounded: a share of it, below 1, is a place inside.
     share = ((wanted - until.gather(1, piece) + in_piece) / in_piece).clamp(0.0, 1.0 - 1e-12)
     return piece[:, 0] * width + torch.searchsorted(inside, share * inside[:, -1:], right=True)[:, 0]

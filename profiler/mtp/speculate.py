@@ -56,18 +56,18 @@ def speculate(
     Returns:
         Tokens [B, T + num_tokens], distributed as the target's own, and the steps that made them.
     """
-    rule, (batch, length) = VERIFIERS[verify_rule], prompts_BT.shape
+    rule, (batch, length), device = VERIFIERS[verify_rule], prompts_BT.shape, prompts_BT.device
     end, places = length + num_tokens, length + num_tokens + 2 * num_drafts + 2
     caches, drafts = new_caches(decoder, batch, places), DraftCache.empty(head, batch, places)
-    rows_B1, ahead = torch.arange(batch)[:, None], torch.arange(num_drafts + 1)
+    rows_B1, ahead = torch.arange(batch, device=device)[:, None], torch.arange(num_drafts + 1, device=device)
 
-    positions = torch.arange(length).expand(batch, -1)
+    positions = torch.arange(length, device=device).expand(batch, -1)
     hidden = placed_forward(decoder, prompts_BT, positions, caches)
     first = draw(process(decoder.logits(hidden[:, -1]), temperature, top_p=top_p))[:, None]
-    tokens = torch.zeros(batch, places, dtype=torch.long)
+    tokens = torch.zeros(batch, places, dtype=torch.long, device=device)
     tokens[:, : length + 1] = torch.cat((prompts_BT, first), dim=1)
     state = drafts.pass_of(hidden, tokens[:, 1 : length + 1], positions)[:, -1:]
-    known_B = torch.full((batch,), length + 1)
+    known_B = torch.full((batch,), length + 1, device=device)
     recorded = []
     while bool((known_B < end).any()):
         chain_Bk, proposal = _draft(drafts, state, known_B - 2, num_drafts, verify_rule, temperature)

@@ -18,13 +18,16 @@ from profiler.models.decoder import Decoder
 from profiler.models.step import Step
 from profiler.models.weights import tensors_of
 from profiler.mtp.corpora import windows
+from profiler.mtp.fused import fused_divergences
 from profiler.mtp.heads import Head, shifted_ahead, step_mask, unroll
-from profiler.mtp.losses import LOSSES, divergences
+from profiler.mtp.losses import LOSSES, READS, divergences
 
 UNROLLED_STEPS = 5
 """Draft steps a head is trained on (Bebop, sec. 5)."""
 WARM_UP_SHARE = 0.03
 """Share of the batches over which the learning rate rises (Bebop, sec. 5)."""
+WHOLE_LOGITS = 20_000_000
+"""Logits of a batch, all draft steps, up to which they are made whole: beyond, some positions at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def train_target(
         optimizer = torch.optim.AdamW(weights, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
         for index in range(num_batches):
             _set_rate(optimizer, learning_rate * _cosine(index, num_batches))
-            tokens = windows(text, batch, length + 1, seed=100_000 * seed + index)
+            tokens = windows(text, batch, length + 1, seed=100_000 * seed + index).to(decoder.embedding_VH.device)
             logits = decoder.logits(decoder.forward(tokens[:, :-1], None, Step(0, length)))
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
             _descend(optimizer, loss, weights, 1.0)
@@ -106,7 +109,7 @@ def train_head(head: Head, rollouts: Rollouts | Sequence[Rollouts], recipe: Head
         for index in range(recipe.num_batches):
             _set_rate(optimizer, recipe.learning_rate * warm_up(index, recipe.num_batches))
             pool = pools[index % len(pools)]
-            rows = torch.randint(len(pool.tokens_ST), (recipe.batch,), generator=order)
+            rows = torch.randint(len(pool.tokens_ST), (recipe.batch,), generator=order, device=order.device)
             name = "kl" if index < recipe.kl_share * recipe.num_batches else recipe.loss
             loss = head_loss(head, _rows(pool, rows), name, recipe)
             _descend(optimizer, loss, weights, recipe.max_gradient_norm)
@@ -120,10 +123,14 @@ def head_loss(head: Head, rollouts: Rollouts, name: str, recipe: HeadRecipe) -> 
     # Only chains of which a step counts are compared; all are run, as later ones attend to them.
     mask = step_mask(rollouts.counts_ST, k)
     kept = mask.to(torch.int8).cumprod(-1).bool().any(-1)
-    draft = head.logits(unroll(head, hidden, tokens, k)[kept])
-    with torch.no_grad():
-        target = head.logits(shifted_ahead(hidden, k, 1)[kept])
-    found = divergences(target, draft, shifted_ahead(tokens, k, 2)[kept], rollouts.temperature)
+    draft, target = unroll(head, hidden, tokens, k)[kept], shifted_ahead(hidden, k, 1)[kept]
+    labels, lm_head_VH = shifted_ahead(tokens, k, 2)[kept], head.lm_head_VH
+    if labels.numel() * lm_head_VH.shape[0] <= WHOLE_LOGITS:
+        with torch.no_grad():
+            target_logits = head.logits(target)
+        found = divergences(target_logits, head.logits(draft), labels, rollouts.temperature)
+    else:
+        found = fused_divergences(target, draft, lm_head_VH, labels, READS[name], rollouts.temperature)
     return LOSSES[name](found, mask[kept])
 
 

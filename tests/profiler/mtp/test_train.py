@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from profiler.models.weights import tensors_of  # noqa: E402
+from profiler.mtp import train  # noqa: E402
 from profiler.mtp.corpora import stream  # noqa: E402
 from profiler.mtp.heads import Head, head_of  # noqa: E402
 from profiler.mtp.losses import LOSSES  # noqa: E402
@@ -86,3 +87,18 @@ def test_an_online_head_learns_beside_the_target_and_leaves_it_alone() -> None:
 def test_the_learning_rate_rises_over_the_first_three_per_cent() -> None:
     assert [warm_up(i, 100) for i in (0, 1, 2, 3, 99)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
     assert warm_up(0, 1) == 1.0
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_a_head_learns_the_same_where_whole_logits_would_be_too_large(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, head, rollouts = trained()
+    runs = []
+    for most in (train.WHOLE_LOGITS, 0):
+        monkeypatch.setattr(train, "WHOLE_LOGITS", most)
+        tuned = copy.deepcopy(head)
+        losses = train_head(tuned, rollouts, HeadRecipe(loss, 3, learning_rate=3e-4))
+        runs.append((losses, torch.cat([weight.flatten() for weight in tuned.parameters()])))
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-4)
+    assert torch.allclose(runs[0][1], runs[1][1], atol=1e-4)
