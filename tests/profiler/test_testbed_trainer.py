@@ -1,4 +1,4 @@
-"""The testbed's learner is GRPO as written, however a batch is cut, and goes on from its checkpoint as if nothing was."""
+"""The testbed's learner is GRPO as written, however a batch is cut, and goes on from its checkpoint as before."""
 
 import math
 import random
