@@ -4,7 +4,7 @@ A task that dies takes its batch along; the driver sends such points again, one 
 """
 
 import contextlib
-import math
+import faulthandler
 import os
 import socket
 import tempfile
@@ -15,17 +15,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, TaskCancelledError, WorkerCrashedError
 
-from simulator.errors import SweepError
+from simulator.errors import ClusterError, SweepError
 from simulator.sweep.executor import Broken, Event, Returned, Task, attempt
-from simulator.sweep.local import POINT_TIMEOUT_S
+from simulator.sweep.local import POINT_TIMEOUT_S, late
 from simulator.sweep.point import evaluate
 
 START_TIMEOUT_S: Final = 300.0
-"""Allowance for a task's process to start and import the kernels."""
-
+"""Allowance for a task to find a place, and for its process to start and import the kernels."""
+FETCH_TIMEOUT_S: Final = 30.0
+"""For a result to come from its node; one that takes longer is worked out again."""
 CONNECT_TIMEOUT_S: Final = 10.0
+STDERR: Final = 2
+HEAD_EVERY_S: Final = 2.0
+"""How often the head is asked whether it is there."""
+HEAD_PATIENCE_S: Final = 15.0
+"""A head that is silent for so long is gone. After 60 s Ray would end this process without a word of ours."""
 
 _REPLACED: Final = ("127.0.0.1", "localhost", "[::1]")
 """Addresses that Ray takes as those of the machine on its network."""
@@ -51,13 +57,16 @@ class RayExecutor:
         """Connect to `address` (`host:port`), or start Ray on this machine's loopback.
 
         Raises:
-            SweepError: The cluster cannot be reached, or would be spoken to over a network without a token.
+            ClusterError: No cluster answers there.
+            SweepError: The address is none, or would be spoken to over a network without a token.
         """
         self._timeout_s = timeout_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._was_connected = ray.is_initialized()
         if not self._was_connected:
             self._connect(address, num_workers)
+        is_client = address is not None and address.startswith("ray://")
+        self._head = _Head(address if address and is_client else ray.get_runtime_context().gcs_address)
         slots = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
         self._num_workers = max(1, slots if num_workers is None else min(num_workers, slots))
         self._run = ray.remote(num_cpus=1, max_retries=0)(_run_batch)
@@ -73,7 +82,7 @@ class RayExecutor:
         return self._num_workers - len(self._batches)
 
     def submit(self, batch: Sequence[Task]) -> None:
-        reference = self._run.remote(self._function, list(batch))
+        reference = self._run.remote(self._function, self._timeout_s, list(batch))
         self._batches[reference] = _Batch([index for index, _ in batch], time.monotonic())
 
     def wait(self, timeout_s: float) -> list[Event]:
@@ -84,14 +93,13 @@ class RayExecutor:
         for reference in ready:
             events += self._collect(reference)
         for reference, batch in list(self._batches.items()):
-            limit_s = self._timeout_s * len(batch.indices) + START_TIMEOUT_S
-            if len(batch.indices) == 1:
-                limit_s = self._timeout_s + math.ceil(START_TIMEOUT_S / 10)
-            if time.monotonic() - batch.since_s > limit_s:
+            # A point ends its own process in time; this is for tasks that never begin, and for nodes that are gone.
+            if time.monotonic() - batch.since_s > self._timeout_s * len(batch.indices) + START_TIMEOUT_S:
                 with contextlib.suppress(RayError):
                     ray.cancel(reference, force=True)
                 del self._batches[reference]
-                events += _lost(batch.indices, f"no answer within {self._timeout_s:g} s; raise --timeout", retry=False)
+                events += _lost(batch.indices, late(self._timeout_s), retry=False)
+        self._head.check()
         return events
 
     def close(self) -> None:
@@ -108,9 +116,13 @@ class RayExecutor:
     def _collect(self, reference: Any) -> list[Event]:
         batch = self._batches.pop(reference)
         try:
-            events: list[Event] = ray.get(reference, timeout=START_TIMEOUT_S)
+            events: list[Event] = ray.get(reference, timeout=FETCH_TIMEOUT_S)
             return events
         except (RayError, GetTimeoutError, TaskCancelledError) as error:
+            if isinstance(error, WorkerCrashedError) and time.monotonic() - batch.since_s >= self._timeout_s:
+                return _lost(batch.indices, late(self._timeout_s), retry=False)
+            if isinstance(error, OutOfMemoryError):
+                return _lost(batch.indices, f"out of memory: {_first_line(error)}", retry=True)
             name = type(error).__name__
             return _lost(batch.indices, f"its Ray worker was lost ({name}: {_first_line(error)})", retry=True)
 
@@ -129,14 +141,51 @@ class RayExecutor:
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
-            raise SweepError(
+            raise ClusterError(
                 f"--address {address}: no Ray cluster answers there ({_first_line(error)}); check the address and the "
                 "token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH), or use --executor local"
             ) from None
 
 
-def _run_batch(function: Callable[[str], str], batch: list[Task]) -> list[Event]:
-    return [attempt(function, index, text) for index, text in batch]
+class _Head:
+    """The node without which no task ends; Ray itself waits for it in silence."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        self._address = (host.strip("[]"), int(port))
+        self._asked_s = self._heard_s = time.monotonic()
+
+    def check(self) -> None:
+        """Ask, not too often, whether it is there.
+
+        Raises:
+            ClusterError: It has not been for HEAD_PATIENCE_S.
+        """
+        if time.monotonic() - self._asked_s < HEAD_EVERY_S:
+            return
+        self._asked_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            socket.create_connection(self._address, timeout=HEAD_EVERY_S).close()
+            self._heard_s = time.monotonic()
+        silent_s = time.monotonic() - self._heard_s
+        if silent_s > HEAD_PATIENCE_S:
+            host, port = self._address
+            raise ClusterError(
+                f"the Ray cluster at {host}:{port} has not answered for {silent_s:.0f} s; what was finished is kept, "
+                "--resume goes on when it is back"
+            )
+
+
+def _run_batch(function: Callable[[str], str], timeout_s: float, batch: list[Task]) -> list[Event]:
+    """Run a batch in a worker. A point that hangs, even in a compiled loop, ends the process and shows where it was."""
+    try:
+        events = []
+        for index, text in batch:
+            faulthandler.dump_traceback_later(timeout_s, exit=True, file=STDERR)
+            events.append(attempt(function, index, text))
+        return events
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _lost(indices: list[int], reason: str, *, retry: bool) -> list[Event]:
@@ -168,7 +217,7 @@ def _check_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         where = f", which Ray takes as {met}" if met != host else ""
         loopback = "start it with --node-ip-address 127.0.0.2 for loopback, " if met != host else ""
-        raise SweepError(
+        raise ClusterError(
             f"--address {address}{where}: nothing answers there ({_first_line(error)}); check the address, "
             f"{loopback}or use --executor local"
         ) from None

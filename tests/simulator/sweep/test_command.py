@@ -3,31 +3,20 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bebop
-from simulator.config import UncertaintyConfig
-from simulator.sweep import Sweep, parse_design, run_sweep
-from simulator.sweep.point import Base, evaluate
-from tests.simulator import made_up
-from tests.simulator.sweep.in_process import InProcess
-from traces.store import save_trace
+from tests.simulator.sweep.commands import begun, children_of, finished, stored, wait_for, write_scenario
 
 Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> str:
-    save_trace(made_up.trace(), tmp_path / "trace.json")
-    path = tmp_path / "made-up.toml"
-    path.write_text(made_up.SCENARIO.format(trace=str(tmp_path / "trace.json")))
-    return str(path)
+    return write_scenario(tmp_path)
 
 
 @pytest.fixture
@@ -109,65 +98,7 @@ def test_a_folder_that_cannot_be_made_is_found_before_any_work(command: Command,
 
 # ---------------------------------------------------------------- killed
 
-FIXED = (
-    "run.num_steps=60",
-    "workload.prompts_per_step=64",
-    "run.replications=1",
-    *(f"uncertainty.{name}=0.0" for name in UncertaintyConfig.model_fields),
-)
-SLOW = ["--grid", "run.seed=0..39", "--set", FIXED[0], "--set", FIXED[1], "--workers", "2"]
-
-
-def begun(scenario: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bebop", "sweep", scenario, *SLOW, "--json", "--out", str(folder), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def children_of(process: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == process and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def stored(folder: Path) -> int:
-    import sqlite3
-
-    if not (folder / "ledger.sqlite").exists():
-        return 0
-    database = sqlite3.connect(f"file:{folder / 'ledger.sqlite'}?mode=ro", uri=True)
-    try:
-        return int(database.execute("SELECT count(*) FROM points").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-    finally:
-        database.close()
-
-
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-
-
-def finished(scenario: str, folder: Path) -> Sweep:
-    """Finish the sweep of SLOW in this process."""
-    base = Base(Path(scenario).read_text(), "made-up.toml", FIXED)
-    return run_sweep(base, parse_design(["run.seed=0..39"]), InProcess(evaluate), folder, resume=True)
 
 
 @needs_proc
@@ -175,7 +106,7 @@ def finished(scenario: str, folder: Path) -> Sweep:
 def test_a_killed_driver_leaves_no_orphan_and_loses_no_point(
     sent: signal.Signals, scenario: str, tmp_path: Path
 ) -> None:
-    driver = begun(scenario, tmp_path / "out")
+    driver = begun(scenario, tmp_path / "out", "--workers", "2")
     wait_for(lambda: stored(tmp_path / "out") > 0)
     workers = children_of(driver.pid)
     os.kill(driver.pid, sent)
@@ -190,7 +121,7 @@ def test_a_killed_driver_leaves_no_orphan_and_loses_no_point(
 
 @needs_proc
 def test_workers_killed_from_outside_are_replaced(scenario: str, tmp_path: Path) -> None:
-    driver = begun(scenario, tmp_path / "out")
+    driver = begun(scenario, tmp_path / "out", "--workers", "2")
     wait_for(lambda: stored(tmp_path / "out") > 0)
     for pid in children_of(driver.pid):
         if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():

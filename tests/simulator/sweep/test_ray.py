@@ -1,6 +1,8 @@
 """Ray runs the same points to the same bytes, on one node or several, and over the death of workers and nodes."""
 
-import tempfile
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,14 @@ from simulator.sweep.executor import Event
 from simulator.sweep.point import Base, evaluate
 from tests.simulator import made_up
 from tests.simulator.sweep import tasks
+from tests.simulator.sweep.clusters import HERE, kill_head, two_nodes
+from tests.simulator.sweep.commands import begun, finished, stored, wait_for, write_scenario
 from tests.simulator.sweep.in_process import InProcess
 from traces.store import save_trace
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from simulator.sweep.on_ray import RayExecutor  # noqa: E402
+from simulator.sweep.on_ray import RayExecutor
 
 pytestmark = [
     # Ray leaves sockets and log files to the garbage collector, and warns of versions to come.
@@ -39,25 +41,8 @@ def base(tmp_path: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Return a cluster of a head and another node, on loopback, in a folder of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as set_,
-    ):
-        set_.setenv("RAY_TMPDIR", folder)  # where Ray notes the address of the last cluster
-        set_.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-        (Path(folder) / "ray").mkdir()
-        head = {"num_cpus": 1, "temp_dir": f"{folder}/ray", "node_ip_address": HERE, "include_dashboard": False}
-        nodes = Cluster(initialize_head=True, head_node_args=head)
-        nodes.add_node(num_cpus=1, node_ip_address=HERE)
-        try:
-            yield nodes
-        finally:
-            nodes.shutdown()
-
-
-HERE = "127.0.0.2"
-"""Loopback that Ray does not replace by the machine's address on its network."""
+    with two_nodes() as nodes:
+        yield nodes
 
 
 def swept(base: Base, folder: Path, executor: Any, grid: tuple[str, ...] = ("run.seed=0..11",)) -> Sweep:
@@ -85,6 +70,21 @@ def test_poison_on_ray_fails_alone(base: Base, tmp_path: Path, cluster: Any) -> 
     assert failed[7].reason == "ZeroDivisionError: seven"
 
 
+def test_a_hung_point_on_ray_fails_after_its_time(base: Base, tmp_path: Path, cluster: Any) -> None:
+    sweep = swept(base, tmp_path / "out", RayExecutor(cluster.address, function=tasks.hung, timeout_s=3.0))
+    failed = {index: outcome for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"}
+    assert {index: (outcome.reason, outcome.attempts) for index, outcome in failed.items()} == {
+        3: ("no answer within 3 s; raise --timeout if it needs longer", 1)
+    }
+
+
+def test_a_point_without_memory_fails_alone_on_ray(base: Base, tmp_path: Path, cluster: Any) -> None:
+    sweep = swept(base, tmp_path / "out", RayExecutor(cluster.address, function=tasks.hungry))
+    failed = {index: outcome for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"}
+    assert {index: outcome.attempts for index, outcome in failed.items()} == {3: 2}
+    assert str(failed[3].reason).startswith("out of memory")
+
+
 def test_a_node_that_dies_costs_no_result(base: Base, tmp_path: Path, cluster: Any) -> None:
     doomed = cluster.add_node(num_cpus=1, node_ip_address=HERE)
     executor = RayExecutor(cluster.address, function=tasks.slow)
@@ -109,6 +109,39 @@ def test_a_node_that_dies_costs_no_result(base: Base, tmp_path: Path, cluster: A
     sweep = swept(base, tmp_path / "out", LosesANode(), ("run.seed=0..29",))
     assert sweep.num_failed == 0
     assert sweep.digest == swept(base, tmp_path / "calm", InProcess(tasks.fine), ("run.seed=0..29",)).digest
+
+
+def test_a_head_that_dies_ends_the_sweep_which_another_goes_on_with(tmp_path: Path) -> None:
+    scenario = write_scenario(tmp_path)
+    with two_nodes() as doomed:
+        address = doomed.address
+        driver = begun(scenario, tmp_path / "out", "--executor", "ray", "--address", address)
+        wait_for(lambda: stored(tmp_path / "out") > 0)
+        kill_head(doomed)
+        _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 5
+    assert f"the Ray cluster at {address} has not answered for" in err
+    assert "--resume goes on when it is back" in err
+    resumed = finished(scenario, tmp_path / "out")
+    assert resumed.num_reused > 0
+    assert resumed.digest == finished(scenario, tmp_path / "whole").digest
+
+
+def test_tasks_that_ray_ends_for_their_memory_are_not_tried_for_ever(tmp_path: Path) -> None:
+    """Ray's monitor of a node's memory ends every task here: whatever the node holds is too much."""
+    variables = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    arguments = [write_scenario(tmp_path), "--grid", "run.seed=0,1", "--executor", "ray", "--workers", "1"]
+    found = subprocess.run(
+        [sys.executable, "-m", "bebop", "sweep", *arguments, "--out", str(tmp_path / "out")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert found.returncode == 3
+    assert "2 points, 2 failed" in found.stdout
+    assert found.stdout.count("failed 1x: out of memory: ") == 2
 
 
 def test_no_cluster_at_the_address_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
