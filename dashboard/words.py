@@ -65,7 +65,7 @@ def first_look(speedups: dict[str, float]) -> str:
 def first_look_note(speedups: dict[str, float]) -> str:
     """Return what that sentence rests on, and what it says of every arm."""
     said = ", ".join(f"{escape_markdown(arm)} {times(speedup)}" for arm, speedup in speedups.items())
-    return f"First look: one short run of each arm, inputs as stated, no interval yet ({said})."
+    return f"First look: a few RL steps of each arm, inputs as stated, no interval yet ({said})."
 
 
 def biggest_loss(arm: ArmReport) -> Factor | None:

@@ -72,7 +72,10 @@ def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(addr
             elsewhere: list[str] = []
             page.on("request", lambda request: elsewhere.append(request.url) if address not in request.url else None)
             page.goto(address)
-            page.get_by_role("button", name="Run", exact=True).click(timeout=WAIT_MS)
+            first = page.locator(".st-key-first_look")
+            first.wait_for(timeout=WAIT_MS)
+            assert "faster" in first.inner_text()
+            page.get_by_role("button", name="Cancel").wait_for(timeout=WAIT_MS)
             # Here and in the server at once: half the time on two cores.
             report = simulate(data.load(data.Source(DEFAULT_SCENARIO)))
             arm = report.arms[report.best_arm]
@@ -80,6 +83,7 @@ def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(addr
             answer.wait_for(timeout=WAIT_MS)
             assert words.times(arm.end_to_end_speedup.mean) in answer.inner_text()
             assert f"({words.between(arm.end_to_end_speedup)})" in answer.inner_text()
+            assert first.count() == 0
             waterfall = page.locator(".st-key-waterfall .js-plotly-plot")
             waterfall.wait_for(timeout=WAIT_MS)
             drawn = waterfall.inner_text()
@@ -133,7 +137,6 @@ def test_a_new_user_predicts_changes_k_shares_a_link_and_takes_a_report_away(add
         try:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(link)
-            press_run(page)
             expect_answer(page, command_line(*SMALL), "to")
 
             slider = page.locator(DRAFTS_OF_TO)
@@ -143,11 +146,10 @@ def test_a_new_user_predicts_changes_k_shares_a_link_and_takes_a_report_away(add
             press_run(page)
             changed = command_line(*SMALL, "arms.to.k=2")
             expect_answer(page, changed, "to")
-            page.wait_for_function("location.search.includes('arms.to.k%3D2')", timeout=WAIT_MS)
+            page.wait_for_function("location.search.includes('arm=to&k=2')", timeout=WAIT_MS)
 
             other = browser.new_context().new_page()
             other.goto(page.url)
-            press_run(other)
             expect_answer(other, changed, "to")
             assert other.locator(DRAFTS_OF_TO).input_value() == "2"
             other.context.close()
@@ -186,5 +188,41 @@ def test_the_views_open_one_after_the_other_and_keep_the_controls(address: str) 
             page.get_by_role("button", name="Run", exact=True).wait_for(timeout=WAIT_MS)
             settle(page)
             assert page.locator(DRAFTS_OF_TO).input_value() == "1"
+        finally:
+            browser.close()
+
+
+def test_back_and_forward_restore_the_controls_and_nobody_is_kept_on_the_page(address: str) -> None:
+    def at(value: str) -> None:
+        page.wait_for_function(f"document.querySelector('{DRAFTS_OF_TO}')?.value === '{value}'", timeout=WAIT_MS)
+        settle(page)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto("about:blank")
+            page.goto(f"{address}/acceptance")
+            at("3")
+            assert page.url == f"{address}/acceptance", "what is as it was at first is not in the address"
+            for value in ("2", "1"):
+                page.locator(DRAFTS_OF_TO).press("ArrowLeft")
+                at(value)
+            page.get_by_role("link", name="Profiles").first.click()
+            page.get_by_role("heading", name="Profiles", level=2).wait_for(timeout=WAIT_MS)
+            at("1")
+            while "/profiles" in page.url:
+                page.go_back()
+                settle(page)
+            at("1")
+            page.go_back()
+            at("2")
+            page.go_forward()
+            at("1")
+            page.go_back()
+            page.go_back()
+            at("3")
+            page.go_back()
+            assert page.url == "about:blank"
         finally:
             browser.close()
