@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--from and --quick: nothing is measured with --from; leave one of them out")
     import torch
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here; leave it out to measure on the CPU")
     from profiler.mtp.publish import as_json, as_text, traces
     from profiler.mtp.results import ResultsFile
     from traces.store import save_trace
@@ -60,13 +63,16 @@ def _measure(arguments: argparse.Namespace) -> "Results":
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
 
+    # A GPU is not shared: units take turns.
+    run = partial(run_study, size, say, device=arguments.device)
+    num_workers = arguments.threads if arguments.device == "cpu" else 1
     if arguments.output is None:
-        return run_study(size, say, num_workers=arguments.threads)
+        return run(num_workers=num_workers)
     file = ResultsFile(arguments.output)
     done = file.begin(size)
     if done:
         say(f"{len(done)} units are in {file.path} already")
-    return run_study(size, say, num_workers=arguments.threads, done=done, keep=file.add)
+    return run(num_workers=num_workers, done=done, keep=file.add)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="minutes instead of an hour: smaller models")
     parser.add_argument("--json", action="store_true", help="answer with one line of JSON")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="cores to work on (default 2)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where models lie (default cpu)")
     parser.add_argument(
         "-o",
         "--output",

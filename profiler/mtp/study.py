@@ -17,17 +17,17 @@ from profiler.mtp.units import SUMS, run_unit
 
 QUICK = Size(
     name="quick",
-    hidden_size=96,
-    num_layers=3,
+    hidden_size=64,
+    num_layers=2,
     stream_tokens=500_000,
-    target_batches=100,
-    start_batches=40,
+    target_batches=250,
+    start_batches=50,
     head_batches=30,
-    num_rollouts=560,
+    num_rollouts=400,
     num_measured=64,
     response_tokens=96,
-    policy_batches=300,
-    largest_number=19,
+    policy_batches=400,
+    largest_number=14,
     rl_steps=24,
     rl_measured_every=3,
     seeds=(0, 1, 2),
@@ -48,7 +48,7 @@ FULL = Size(
     largest_number=39,
     rl_steps=40,
     rl_measured_every=4,
-    seeds=(0, 1, 2, 3),
+    seeds=(0, 1, 2),
 )
 """About half an hour on two free cores."""
 
@@ -58,9 +58,10 @@ Say = Callable[[str], None]
 def run_study(
     size: Size,
     say: Say,
-    domains: tuple[str, ...] | None = None,
+    domains: tuple[str, ...] = tuple(DOMAINS),
     *,
     num_workers: int = 1,
+    device: str = "cpu",
     done: Iterable[Unit] = (),
     keep: Callable[[Unit], None] = lambda _: None,
 ) -> Results:
@@ -71,26 +72,26 @@ def run_study(
         say: Hears of each unit as it ends.
         domains: Domains of text; RL goes with `math`, whose kind of text its sums are.
         num_workers: Processes, one core each; 1 works in this one.
+        device: Where tensors lie, as torch names it; on a GPU, one worker.
         done: Units that need not run again.
         keep: Gets every unit as it ends.
     """
     found = {(unit.part, unit.seed): unit for unit in done}
-    missing = [key for key in _plan(size, domains or tuple(DOMAINS)) if key not in found]
-    for unit in _units(size, missing, num_workers):
+    missing = [key for key in plan(size, domains) if key not in found]
+    for unit in _units(partial(run_unit, size, device=device), missing, num_workers):
         found[unit.part, unit.seed] = unit
         keep(unit)
         say(f"{unit.part}, seed {unit.seed}: {unit.seconds:.0f} s, {len(missing)} units in all")
     return Results.of(size, found.values())
 
 
-def _plan(size: Size, domains: tuple[str, ...]) -> list[tuple[str, int]]:
+def plan(size: Size, domains: tuple[str, ...] = tuple(DOMAINS)) -> list[tuple[str, int]]:
     """Return parts and seeds, seed by seed: whatever has ended is a study of fewer seeds. The longest part first."""
     parts = [*((SUMS,) if size.rl_steps and "math" in domains else ()), *sorted(domains, key="math".__ne__)]
     return [(part, seed) for seed in size.seeds for part in parts]
 
 
-def _units(size: Size, missing: list[tuple[str, int]], num_workers: int) -> Iterator[Unit]:
-    work = partial(run_unit, size)
+def _units(work: Callable[[str, int], Unit], missing: list[tuple[str, int]], num_workers: int) -> Iterator[Unit]:
     if num_workers == 1:
         yield from (work(*key) for key in missing)
         return

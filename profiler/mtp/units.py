@@ -51,12 +51,15 @@ SUMS_BATCH = 32
 """Answers to sums are a fourth as long as responses in a domain of text: batches of as many tokens."""
 ONLINE_SHARE = 4
 """Online heads learn from one in so many responses of a step."""
-HEAD_RATE = 5e-4
-"""Learning rate of each loss behind the common start, and of online training; assumed."""
+TARGET_RATE, START_RATE, HEAD_RATE, RL_RATE = 3e-3, 2e-3, 5e-4, 2e-4
+"""Learning rates at a hidden size of RATED_HIDDEN, assumed: of targets, and policies before RL; of the heads' common
+start; of each loss behind it, and of online training; of RL. Others go with 1 / hidden size, as those of matrices do in
+muP (arXiv:2203.03466)."""
+RATED_HIDDEN = 128
 
 
-def run_unit(size: Size, part: str, seed: int) -> Unit:
-    """Return what one part measures under one seed."""
+def run_unit(size: Size, part: str, seed: int, device: str = "cpu") -> Unit:
+    """Return what one part measures under one seed, on a device of torch's."""
     began = time.perf_counter()
     torch.manual_seed(seed)
     cells: list[Cell] = []
@@ -66,8 +69,8 @@ def run_unit(size: Size, part: str, seed: int) -> Unit:
         text, num_batches = worked_sums(size.stream_tokens, seed, size.largest_number), size.policy_batches
     else:
         text, num_batches = stream(part, size.stream_tokens, seed=seed), size.target_batches
-    decoder = build_decoder(slice_rank(shape_of(size)), WeightMaker.seeded(torch.device("cpu"), "fp32", seed))
-    losses = train_target(decoder, text, num_batches, seed=seed)
+    decoder = build_decoder(slice_rank(shape_of(size)), WeightMaker.seeded(torch.device(device), "fp32", seed))
+    losses = train_target(decoder, text, num_batches, learning_rate=_rate(size, TARGET_RATE), seed=seed)
     if part == SUMS:
         rl, entropies = _reinforce(decoder, size, seed)
     else:
@@ -123,7 +126,7 @@ def dense_shape(name: str, hidden_size: int, num_layers: int) -> Architecture:
 
 def _rollouts(decoder: Decoder, domain: str, text: Tensor, size: Size, seed: int) -> Rollouts:
     """Return what the target writes behind pieces of its training text."""
-    prompts = windows(text, size.num_rollouts, PROMPT_TOKENS, seed=100 + seed)
+    prompts = _beside(decoder, windows(text, size.num_rollouts, PROMPT_TOKENS, seed=100 + seed))
     tokens = generate(decoder, prompts, size.response_tokens)
     counts = own_tokens(domain, tokens)
     counts[:, :PROMPT_TOKENS] = False
@@ -135,11 +138,11 @@ def _heads(
 ) -> dict[str, Head]:
     """Return a head per loss, all from one start."""
     start = new_head(decoder.rank.local, decoder.embedding_VH, decoder.head_VH, seed)
-    train_head(start, rollouts, HeadRecipe("ce", size.start_batches, batch, seed=seed))
+    train_head(start, rollouts, HeadRecipe("ce", size.start_batches, batch, _rate(size, START_RATE), seed=seed))
     heads = {}
     for loss in losses:
         heads[loss] = copy.deepcopy(start)
-        recipe = HeadRecipe(loss, size.head_batches, batch, learning_rate=HEAD_RATE, seed=1000 + seed)
+        recipe = HeadRecipe(loss, size.head_batches, batch, _rate(size, HEAD_RATE), seed=1000 + seed)
         train_head(heads[loss], rollouts, recipe)
     return heads
 
@@ -175,7 +178,7 @@ def _measure(
 ) -> Cell:
     """Count acceptance behind pieces of held-out text; the same ones for every head."""
     held_out = stream(domain, size.stream_tokens // 4, held_out=True)
-    prompts = windows(held_out, size.num_measured, PROMPT_TOKENS, seed=200 + seed)
+    prompts = _beside(decoder, windows(held_out, size.num_measured, PROMPT_TOKENS, seed=200 + seed))
     torch.manual_seed(300 + seed)
     tokens, steps = speculate(
         decoder, head, prompts, size.response_tokens, verify_rule=rule, num_drafts=NUM_DRAFTS, temperature=temperature
@@ -208,13 +211,14 @@ def _reinforce(decoder: Decoder, size: Size, seed: int) -> tuple[list[RlPoint], 
     frozen = _heads(decoder, list(pools), ("ce", "tv", "e2e_tv"), size, seed, SUMS_BATCH)
     narrow = _heads(decoder, [pools[PRE_RL_TEMPERATURES.index(1.0)]], ("tv",), size, seed, SUMS_BATCH)["tv"]
     online = {
-        name: OnlineHead(copy.deepcopy(frozen[before]), HeadRecipe(during, 1, learning_rate=HEAD_RATE))
+        name: OnlineHead(copy.deepcopy(frozen[before]), HeadRecipe(during, 1, learning_rate=_rate(size, HEAD_RATE)))
         for name, (before, during, _) in ONLINE.items()
     }
     drafting = {name: (frozen[loss], rule) for name, (loss, rule) in RECIPES.items()}
     drafting |= {NARROW: (narrow, "rejection")}
     drafting |= {name: (head.head, ONLINE[name][2]) for name, head in online.items()}
-    recipe = RlRecipe(size.rl_steps, largest=size.largest_number, seed=seed)
+    rate = _rate(size, RL_RATE)
+    recipe = RlRecipe(size.rl_steps, learning_rate=rate, largest=size.largest_number, seed=seed)
     policy, points = Policy(decoder, recipe), []
     for index in range(size.rl_steps + 1):
         found = {}
@@ -233,7 +237,7 @@ def _reinforce(decoder: Decoder, size: Size, seed: int) -> tuple[list[RlPoint], 
 def _task_rollouts(decoder: Decoder, temperature: float, size: Size, seed: int) -> tuple[Rollouts, float]:
     """Return answers sampled at a temperature, and their mean entropy at it, nats."""
     prompts, _ = sums(size.num_rollouts, 600 + seed, size.largest_number)
-    tokens = generate(decoder, prompts, RESPONSE_TOKENS, temperature)
+    tokens = generate(decoder, _beside(decoder, prompts), RESPONSE_TOKENS, temperature)
     rollouts = read(decoder, tokens, response_mask(tokens), temperature=temperature)
     written = rollouts.hidden_STH[:, :-1][rollouts.counts_ST[:, 1:]]
     chances = process(decoder.logits(written), temperature)
@@ -242,5 +246,14 @@ def _task_rollouts(decoder: Decoder, temperature: float, size: Size, seed: int) 
 
 def _on_sums(decoder: Decoder, head: Head, rule: str, size: Size, seed: int) -> Acceptance:
     prompts, _ = sums(size.num_measured, 700 + seed, size.largest_number)
+    prompts = _beside(decoder, prompts)
     tokens, steps = speculate(decoder, head, prompts, RESPONSE_TOKENS, verify_rule=rule, num_drafts=NUM_DRAFTS)
     return summarise(steps, of_own_tokens(steps, response_mask(tokens)), rule)
+
+
+def _rate(size: Size, rate: float) -> float:
+    return rate * RATED_HIDDEN / size.hidden_size
+
+
+def _beside(decoder: Decoder, tokens: Tensor) -> Tensor:
+    return tokens.to(decoder.embedding_VH.device)

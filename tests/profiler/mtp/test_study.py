@@ -34,7 +34,7 @@ from profiler.mtp.results import (  # noqa: E402
     ResultsFile,
     Unit,
 )
-from profiler.mtp.study import run_study  # noqa: E402
+from profiler.mtp.study import FULL, QUICK, plan, run_study  # noqa: E402
 from profiler.mtp.verdicts import verdicts  # noqa: E402
 from simulator.acceptance_rows import CountedRows, find_rows  # noqa: E402
 from simulator.config import TraceAcceptance  # noqa: E402
@@ -79,6 +79,11 @@ def test_two_processes_measure_what_one_does(results: Results) -> None:
 def test_another_seed_is_another_study(results: Results) -> None:
     other = run_study(replace(TINY, rl_steps=0, seeds=(1,)), lambda _: None, domains=("math",))
     assert not {cell.found for cell in other.cells} & {cell.found for cell in results.cells}
+
+
+def test_both_studies_ask_for_all_parts_under_three_seeds() -> None:
+    expected = [(part, seed) for seed in range(3) for part in ("sums", "math", "code", "agent")]
+    assert plan(QUICK) == plan(FULL) == expected
 
 
 def test_what_is_kept_is_what_was_measured(results: Results, tmp_path: Path) -> None:
@@ -221,6 +226,11 @@ def test_shifts_along_the_response_are_of_the_log_odds_of_conditional_rates() ->
     ("options", "complaint"),
     [
         (["mtp", "--threads", "0"], "--threads 0 is outside 1..256; choose a value inside"),
+        pytest.param(
+            ["mtp", "--device", "cuda"],
+            "--device cuda: torch sees no GPU here; leave it out to measure on the CPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["mtp", "-o", "x.json"], "-o x.json: several files are written; name a folder"),
         (
             ["mtp", "--quick", "--from", "x"],
@@ -240,15 +250,19 @@ def test_wrong_options_are_one_line(options: list[str], complaint: str, capsys: 
 def test_the_command_prints_one_line_of_json_and_writes_traces(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(study, "QUICK", replace(TINY, rl_steps=0))
-    monkeypatch.setattr(study, "DOMAINS", {"math": study.DOMAINS["math"]})
+    monkeypatch.setattr(study, "QUICK", TINY)
     threads = torch.get_num_threads()
     assert bebop(["study", "mtp", "--quick", "--json", "-o", str(tmp_path), "--threads", "1"]) == 0
     torch.set_num_threads(threads)
     out = capsys.readouterr()
-    assert set(json.loads(out.out)["accept_rate"]) == {"math"}
-    assert "math, seed 0" in out.err
-    assert len(list(tmp_path.glob("mtp-study-tiny*.json"))) == 3
+    assert out.out.count("\n") == 1
+    answer = json.loads(out.out)
+    assert set(answer["accept_rate"]) == {"code", "math", "agent"}
+    assert all(set(rates) == set(LOSSES_COMPARED) for rates in answer["accept_rate"].values())
+    assert set(answer["slope"]) == {"to", "rs_ce", "rs_tv", "rs_e2e_tv"}
+    assert {"e2e_tv_above_ce", "slope_of_rs_tv_a_fifth", "online_tv_no_lasting_gain"} <= set(answer["verdicts"])
+    assert "sums, seed 0" in out.err
+    assert len(list(tmp_path.glob("mtp-study-tiny*.json"))) == 4
     assert bebop(["study", "mtp", "--json", "--from", str(tmp_path)]) == 0
     torch.set_num_threads(threads)
     assert capsys.readouterr().out == out.out
