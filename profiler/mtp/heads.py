@@ -96,9 +96,21 @@ def head_for_transformer(model: Any, shape: Architecture, seed: int = 0) -> Head
 
 @torch.no_grad()
 def transformer_hidden(model: Any, tokens_BT: Tensor) -> Tensor:
-    """Return a Hugging Face causal LM's last hidden states, normed, [B, T, H]."""
-    hidden: Tensor = model(tokens_BT, output_hidden_states=True).hidden_states[-1]
-    return hidden.float()
+    """Return a Hugging Face causal LM's last hidden states, normed, [B, T, H].
+
+    Raises:
+        ValueError: The model makes its logits from them in another way than by its lm_head alone.
+    """
+    made = model(tokens_BT, output_hidden_states=True)
+    hidden: Tensor = made.hidden_states[-1].float()
+    logits, known = F.linear(hidden[:, -1], model.get_output_embeddings().weight.float()), made.logits[:, -1].float()
+    # In bf16 a logit has an error of about 1 % of the largest one.
+    if (logits - known).abs().max() > 0.05 * known.abs().max():
+        raise ValueError(
+            f"{type(model).__name__}: its logits are not lm_head x last hidden states (a bias, a scale or a cap comes "
+            "after); a draft head would learn another model"
+        )
+    return hidden
 
 
 def unroll(head: Head, hidden_BTH: Tensor, tokens_BT: Tensor, num_steps: int) -> Tensor:
