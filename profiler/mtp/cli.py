@@ -29,8 +29,11 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--threads {arguments.threads} is outside 1..256; choose a value inside")
     if arguments.output is not None and arguments.output.suffix:
         raise UsageError(f"-o {arguments.output}: several files are written; name a folder")
-    if arguments.measured is not None and arguments.quick:
-        raise UsageError("--from and --quick: nothing is measured with --from; leave one of them out")
+    if arguments.measured is not None and (arguments.quick or arguments.large):
+        which = "--quick" if arguments.quick else "--large"
+        raise UsageError(f"--from and {which}: nothing is measured with --from; leave one of them out")
+    if arguments.large and arguments.device == "cpu":
+        raise UsageError("--large: takes days on a CPU; add --device cuda, or leave it out")
     import torch
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -56,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
 def _measure(arguments: argparse.Namespace) -> "Results":
     """Run the study, or what a folder does not hold of it yet."""
     from profiler.mtp.results import ResultsFile
-    from profiler.mtp.study import FULL, QUICK, run_study
+    from profiler.mtp.study import FULL, LARGE, QUICK, run_study
 
-    began, size = time.monotonic(), QUICK if arguments.quick else FULL
+    began, size = time.monotonic(), QUICK if arguments.quick else LARGE if arguments.large else FULL
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
@@ -82,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         "losses, three verify rules, temperature, and acceptance while reinforcement learning moves entropy.",
     )
     parser.add_argument("study", choices=["mtp"], help="which study")
-    parser.add_argument("--quick", action="store_true", help="minutes instead of an hour: smaller models")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="minutes instead of an hour: smaller models")
+    sizes.add_argument("--large", action="store_true", help="models of 85 million values, with --device cuda")
     parser.add_argument("--json", action="store_true", help="answer with one line of JSON")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="cores to work on (default 2)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where models lie (default cpu)")

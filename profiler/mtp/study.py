@@ -7,6 +7,7 @@ a unit measures, nor how results are judged or printed.
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -51,6 +52,17 @@ FULL = Size(
     seeds=(0, 1, 2),
 )
 """About half an hour on two free cores."""
+LARGE = replace(
+    FULL,
+    name="large",
+    hidden_size=768,
+    num_layers=12,
+    target_batches=3000,
+    start_batches=600,
+    head_batches=300,
+    policy_batches=1500,
+)
+"""Targets of 85 million values, for a GPU. Its numbers of batches are assumed: no GPU has run it."""
 
 Say = Callable[[str], None]
 

@@ -11,6 +11,9 @@ torch = pytest.importorskip("torch")
 
 from bebop import main as bebop  # noqa: E402
 from profiler.errors import UsageError  # noqa: E402
+from profiler.models.decoder import build_decoder  # noqa: E402
+from profiler.models.rank import slice_rank  # noqa: E402
+from profiler.models.weights import WeightMaker, num_values  # noqa: E402
 from profiler.mtp import study  # noqa: E402
 from profiler.mtp.estimates import (  # noqa: E402
     Estimate,
@@ -34,7 +37,8 @@ from profiler.mtp.results import (  # noqa: E402
     ResultsFile,
     Unit,
 )
-from profiler.mtp.study import FULL, QUICK, plan, run_study  # noqa: E402
+from profiler.mtp.study import FULL, LARGE, QUICK, plan, run_study  # noqa: E402
+from profiler.mtp.units import shape_of  # noqa: E402
 from profiler.mtp.verdicts import verdicts  # noqa: E402
 from simulator.acceptance_rows import CountedRows, find_rows  # noqa: E402
 from simulator.config import TraceAcceptance  # noqa: E402
@@ -81,9 +85,15 @@ def test_another_seed_is_another_study(results: Results) -> None:
     assert not {cell.found for cell in other.cells} & {cell.found for cell in results.cells}
 
 
-def test_both_studies_ask_for_all_parts_under_three_seeds() -> None:
+def test_every_study_asks_for_all_parts_under_three_seeds() -> None:
     expected = [(part, seed) for seed in range(3) for part in ("sums", "math", "code", "agent")]
-    assert plan(QUICK) == plan(FULL) == expected
+    assert plan(QUICK) == plan(FULL) == plan(LARGE) == expected
+
+
+def test_targets_have_as_many_values_as_their_sizes_say() -> None:
+    for size, low, high in ((QUICK, 1e5, 2e5), (FULL, 8e5, 9e5), (LARGE, 5e7, 15e7)):
+        decoder = build_decoder(slice_rank(shape_of(size)), WeightMaker.seeded(torch.device("meta"), "fp32"))
+        assert low < num_values(decoder) - num_values(decoder.mtp) < high
 
 
 def test_what_is_kept_is_what_was_measured(results: Results, tmp_path: Path) -> None:
@@ -231,6 +241,7 @@ def test_shifts_along_the_response_are_of_the_log_odds_of_conditional_rates() ->
             "--device cuda: torch sees no GPU here; leave it out to measure on the CPU",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
+        (["mtp", "--large"], "--large: takes days on a CPU; add --device cuda, or leave it out"),
         (["mtp", "-o", "x.json"], "-o x.json: several files are written; name a folder"),
         (
             ["mtp", "--quick", "--from", "x"],
