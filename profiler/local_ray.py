@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 STORE_BYTES = 100 * 2**20
@@ -19,6 +21,22 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Environment of Ray, with a token of this process: who else is on the machine cannot talk to our workers."""
+
+_MARK = "BEBOP_RAY_FOLDER"
+_WATCH = """
+import os, shutil, sys
+sys.stdin.read()
+mark = f"{sys.argv[1]}={sys.argv[2]}".encode()
+for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+    try:
+        with open(f"/proc/{entry}/environ", "rb") as file:
+            if entry.isdigit() and mark in file.read().split(b"\\0"):
+                os.kill(int(entry), 9)
+    except OSError:
+        continue
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+"""What waits for the end of a driver, however it ends: Ray's agents outlive a killed one by a minute."""
 
 
 def import_ray() -> Any:
@@ -36,8 +54,8 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
-    """Start Ray in a folder of its own and yield it; at the end nothing of it stays.
+def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[tuple[Any, Path]]:
+    """Start Ray in a folder of its own and yield both; at the end nothing of them stays, also where we are killed.
 
     Raises:
         ImportError: Ray is not installed.
@@ -48,7 +66,10 @@ def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
         ray = import_ray()
         folder = tempfile.mkdtemp(prefix="bebop-ray-")
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(_watched(folder))
         undo.callback(ray.shutdown)
+        os.environ[_MARK] = folder  # what Ray starts has it in its environment, and no other process
+        undo.callback(os.environ.pop, _MARK, None)
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -60,4 +81,16 @@ def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
         )
-        yield ray
+        del os.environ[_MARK]
+        yield ray, Path(folder)
+
+
+def _watched(folder: str) -> Callable[[], None]:
+    """Have whatever Ray leaves in this folder and in memory ended with this process; return what does it at once."""
+    argv = [sys.executable, "-S", "-E", "-c", _WATCH, _MARK, folder]
+    watcher = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
+
+    def end() -> None:
+        watcher.communicate()
+
+    return end

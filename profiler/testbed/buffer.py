@@ -194,6 +194,8 @@ class Staleness:
     sample_mean: float
     """Over samples, of their oldest token."""
     token_mean: float
+    num_mixed: int
+    """Samples with tokens of several policies."""
 
 
 def staleness(groups: Sequence[Group], version: int) -> Staleness:
@@ -207,4 +209,5 @@ def staleness(groups: Sequence[Group], version: int) -> Staleness:
         max=max(of_groups),
         sample_mean=sum(of_samples) / len(of_samples),
         token_mean=sum(of_tokens) / len(of_tokens),
+        num_mixed=sum(min(sample.versions) < max(sample.versions) for sample in samples),
     )

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 
 from profiler.testbed.buffer import Staleness
 from profiler.testbed.engine import Counters
@@ -64,13 +63,27 @@ class StepRecord:
 
 def measured_steps(records: Sequence[StepRecord], config: TestbedConfig) -> tuple[MeasuredStep, ...]:
     """Return the records as steps of a MeasuredRun; `logged` has the keys of verl's console."""
-    ends = [records[0].begin_s, *(record.end_s for record in records)] if records else []
-    spans = [end - begin for begin, end in pairwise(ends)]
-    segments, found = 0, []
-    for record, step_s in zip(records, spans, strict=True):
-        segments += record.is_resumed
-        found.append(_measured_step(record, step_s, segments, config))
-    return tuple(found)
+    log = StepLog(config)
+    for record in records:
+        log.add(record)
+    return tuple(log.steps)
+
+
+class StepLog:
+    """Steps of a MeasuredRun as they come."""
+
+    def __init__(self, config: TestbedConfig) -> None:
+        self.steps: list[MeasuredStep] = []
+        self._config = config
+        self._end_s: float | None = None
+        self._segment = 0
+
+    def add(self, record: StepRecord) -> MeasuredStep:
+        """Return the next record as a step."""
+        step_s = record.end_s - (record.begin_s if self._end_s is None else self._end_s)
+        self._end_s, self._segment = record.end_s, self._segment + record.is_resumed
+        self.steps.append(_measured_step(record, step_s, self._segment, self._config))
+        return self.steps[-1]
 
 
 def console_line(step: MeasuredStep) -> str:
@@ -216,6 +229,7 @@ def _own(record: StepRecord, step_s: float) -> dict[str, float]:
         "bebop/response_length_median": statistics.median(record.response_tokens),
         "bebop/sample_staleness_mean": record.staleness.sample_mean,
         "bebop/token_staleness_mean": record.staleness.token_mean,
+        "bebop/num_mixed_samples": record.staleness.num_mixed,
         "bebop/ratio_mean": record.ratio_mean,
         "bebop/num_ready_groups": record.num_ready_groups,
         "bebop/num_lost_samples": record.num_lost_samples,

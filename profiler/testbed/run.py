@@ -7,10 +7,9 @@ comes back, and starts again what died. Does not know rules of admission and syn
 import json
 import platform
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -21,10 +20,10 @@ from profiler.errors import RunError
 from profiler.local_ray import import_ray, local_ray
 from profiler.testbed.actors import BUFFER, PATIENCE_S, ROLLOUT, TRAINER, BufferActor, RolloutActor, TrainerActor
 from profiler.testbed.buffer import AdmissionRule, Buffer
-from profiler.testbed.log import StepRecord, console_line, measured_run, measured_steps
+from profiler.testbed.log import StepLog, StepRecord, console_line, measured_run
 from profiler.testbed.parts import Parts, PreparedParts
 from profiler.testbed.prepared import prepare
-from traces.measured import MeasuredRun
+from traces.measured import MeasuredRun, MeasuredStep
 from traces.store import save_trace
 from traces.testbed import TestbedConfig
 
@@ -65,14 +64,21 @@ def main(config: TestbedConfig, output: Path) -> int:
 
 def run_logged(config: TestbedConfig, output: Path, parts: Parts) -> Outcome:
     """Run a config and write its logs as it goes; also where it is interrupted or ends early."""
-    outcome = Outcome()
-    log = output / "verl.log"
-    log.unlink(missing_ok=True)
+    outcome, steps = Outcome(), StepLog(config)
+    console = output / "verl.log"
+    console.unlink(missing_ok=True)
+
+    def note() -> None:
+        step = steps.add(outcome.records[-1])
+        with console.open("a") as file:
+            file.write(console_line(step) + "\n")
+        _say(f"step {step.step} of {config.num_steps}, {step.step_s:.2f} s")
+
     try:
-        drive(config, parts, outcome, lambda: _note(log, outcome, config))
+        drive(config, parts, outcome, note)
     finally:
-        if outcome.records:
-            save_trace(_measured(config, outcome), output / "measured.json")
+        if steps.steps:
+            save_trace(_measured(config, outcome, steps.steps), output / "measured.json")
     return outcome
 
 
@@ -83,9 +89,8 @@ def drive(config: TestbedConfig, parts: Parts, outcome: Outcome, on_step: Callab
         RunError: An actor dies again and again, or a rule of the system is broken.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="bebop-testbed-") as folder,
-        local_ray(num_cpus=2) as ray,
-        _actors(ray, config, parts, Path(folder) / "checkpoint.pt") as actors,
+        local_ray(num_cpus=2) as (ray, folder),
+        _actors(ray, config, parts, folder / "checkpoint.pt") as actors,
     ):
         loop = actors[ROLLOUT].run.remote()
         asked: deque[Any] = deque()
@@ -163,19 +168,10 @@ def _revive(actor: Any, name: str, error: Exception, outcome: Outcome) -> None:
     raise RunError(f"the {name} actor died {outcome.num_deaths[name]} times and is given up; repeat the run") from None
 
 
-def _note(log: Path, outcome: Outcome, config: TestbedConfig) -> None:
-    """Append the last step to the console log, and say that it is done."""
-    step = measured_steps(outcome.records, config)[-1]
-    with log.open("a") as file:
-        file.write(console_line(step) + "\n")
-    _say(f"step {step.step} of {config.num_steps}, {step.step_s:.2f} s")
-
-
-def _measured(config: TestbedConfig, outcome: Outcome) -> MeasuredRun:
+def _measured(config: TestbedConfig, outcome: Outcome, steps: Sequence[MeasuredStep]) -> MeasuredRun:
     versions = {"python": platform.python_version(), "ray": version("ray"), "torch": version("torch")}
     deaths = ", ".join(f"{name} actor {count}x" for name, count in outcome.num_deaths.items())
     notes = f"{len(outcome.records)} of {config.num_steps} RL steps" + (f"; died: {deaths}" if deaths else "")
-    steps = measured_steps(outcome.records, config)
     return measured_run(config, steps, versions, notes, command=f"bebop testbed run {config.name}")
 
 

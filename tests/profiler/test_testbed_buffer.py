@@ -124,3 +124,4 @@ def test_staleness_counts_the_oldest_token_of_a_group() -> None:
     groups = [finished(Order(0, 0, 0), version=1), finished(Order(1, 0, SIZE), version=3)]
     found = staleness(groups, 4)
     assert (found.mean, found.max, found.sample_mean, found.token_mean) == (2.0, 3, 2.0, 1.5)
+    assert found.num_mixed == 2 * SIZE
