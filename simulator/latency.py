@@ -105,7 +105,8 @@ class TraceLatency:
         if len(knots) == 1:
             knots = np.array([knots[0], max(knots[0] * 2, knots[0] + 1.0)])
         step_s = np.concatenate([self._step_seconds(need, knots, warnings) for need in needs])
-        table = build_step_table(knots, step_s, *self._prefill(), num_levels=len(needs))
+        is_drafting = any(need.num_draft_tokens > 0 or need.keeps_draft_cache for need in needs)
+        table = build_step_table(knots, step_s, *self._prefill(is_drafting), num_levels=len(needs))
         return table, tuple(dict.fromkeys(warnings))
 
     def _step_seconds(self, need: Need, knots: F64, warnings: list[str]) -> F64:
@@ -248,8 +249,11 @@ class TraceLatency:
         place = np.searchsorted(ends, batches)
         return np.where(place < len(ends), ends[np.minimum(place, len(ends) - 1)], batches)
 
-    def _prefill(self) -> tuple[F64, F64, float]:
-        """Split prefill rows into a part that grows with new tokens, and attention to a context."""
+    def _prefill(self, is_drafting: bool) -> tuple[F64, F64, float]:
+        """Split prefill rows into a part that grows with new tokens, and attention to a context.
+
+        Where the trace says what an MTP layer that reads the prompt adds, it is added for arms that draft.
+        """
         points = {
             (row.tokens_per_seq, row.context_tokens): row.latency_s
             for row in self._rows
@@ -271,6 +275,9 @@ class TraceLatency:
         attention = max(float(pairs @ extra / (pairs @ pairs)), 0.0) if len(pairs) else 0.0
         tokens = np.array(alone, float)
         seconds = np.array([points[n, 0] for n in alone]) - attention * tokens**2 / 2
+        added = {row.tokens_per_seq: row.latency_s for row in self._rows if row.operation is Operation.DRAFT_PREFILL}
+        if is_drafting and added:
+            seconds = seconds + np.interp(tokens, sorted(added), [added[n] for n in sorted(added)])
         seconds = np.maximum.accumulate(np.maximum(seconds, 0.0))
         seconds = seconds + self._overhead_s[0]
         return np.concatenate([[0.0], tokens]), np.concatenate([seconds[:1], seconds]), attention

@@ -28,6 +28,8 @@ class Operation(StrEnum):
     """One target forward pass over `tokens_per_seq` = k + 1 tokens per sequence, lm_head at every position included."""
     DRAFT = "draft"
     """One pass of the MTP layer, its lm_head not included; pass 0 has k + 1 tokens per sequence, later passes one."""
+    DRAFT_PREFILL = "draft_prefill"
+    """What a prefill over as many tokens takes longer where the MTP layer reads the prompt too."""
     LM_HEAD = "lm_head"
     """The draft head's projection to the vocabulary, one row per sequence; runs once per draft pass."""
     SAMPLE = "sample"

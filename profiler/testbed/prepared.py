@@ -24,11 +24,11 @@ from profiler.testbed.task import END, PROMPT_TOKENS, problems, worked_problems
 from traces.base import canonical_hash
 from traces.testbed import TestbedConfig
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when task or training change: older files are then of other weights."""
 HEAD_LOSS = "e2e_tv"
 STREAM_TOKENS = 400_000
-TARGET_BATCH, TARGET_LENGTH = 16, 128
+TARGET_BATCH, TARGET_LENGTH = 16, 96
 HEAD_BATCH = 16
 NUM_ROLLOUTS = 256
 ROLLOUT_TOKENS = 72
@@ -49,7 +49,7 @@ class Prepared:
 
 
 def prepare(config: TestbedConfig, say: Say | None = None, folder: Path | None = None) -> Prepared:
-    """Return the policy and the head of a config, from the cache or trained now, on this process's threads.
+    """Return the policy and the head of a config, from the cache or trained now, on one thread.
 
     Args:
         config: Decides them; of its policy, k, engine and group sizes nothing does.
@@ -135,7 +135,12 @@ def _kept(path: Path, weights: list[Tensor], train: Callable[[], None]) -> None:
             for weight, values in zip(weights, stored, strict=True):
                 weight.copy_(values)
         return
-    train()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same weights on a machine of any size
+    try:
+        train()
+    finally:
+        torch.set_num_threads(num_threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may prepare the same weights at once: each file is whole, and all are alike.
     unfinished = path.with_suffix(f".{secrets.token_hex(4)}.tmp")

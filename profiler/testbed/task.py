@@ -1,9 +1,9 @@
-"""The task of the testbed: sums of two to six numbers, worked line by line, with an answer that can be checked.
+"""The task of the testbed: sums of two to seven digits, worked line by line, with an answer that can be checked.
 
-    Q:46+56+10
-    so=102+10
-    =112
-    A:112.
+    Q:8+9+4
+    so=17+4
+    =21
+    A:21.
 
 How a line begins is the policy's choice, and so is repeating one: responses to one prompt differ, by some 10 to 90
 tokens, one per character. Prompts have one length; room before the question holds the end of another worked sum. A
@@ -22,8 +22,8 @@ from profiler.mtp.corpora import encode
 PROMPT_TOKENS = 24
 END = ord(".")
 """Token that ends a response; part of it."""
-NUM_TERMS = (2, 6)
-LARGEST = 99
+NUM_TERMS = (2, 7)
+LARGEST = 9
 OPENINGS = ("", "so", "now", "then")
 """How a worked line may begin; alike in chance."""
 REPEATED = 0.15
@@ -88,9 +88,11 @@ def reward(response: Sequence[int], terms: Sequence[int]) -> float:
 
 
 def _problem(draw: random.Random) -> Problem:
-    before = _terms(draw)
     terms = _terms(draw)
-    text = question(before) + worked(before, draw) + "\n" + question(terms)
+    text = question(terms)
+    while len(text) < PROMPT_TOKENS:
+        before = _terms(draw)
+        text = question(before) + worked(before, draw) + "\n" + text
     return Problem(terms, tuple(text[-PROMPT_TOKENS:].encode("ascii")))
 
 

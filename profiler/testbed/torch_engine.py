@@ -11,8 +11,9 @@ depends on how many run, not on how many could. Every response reads its own pro
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,25 @@ from profiler.mtp.rejection import VERIFIERS, draw, process, propose
 from profiler.testbed.engine import Counters, Finished, Request
 from profiler.testbed.prepared import weights_of
 from profiler.testbed.slots import PassMaker, Places, SlotLayer
+
+
+class Part(StrEnum):
+    """What a step of an engine spends its time on."""
+
+    HOST = "host"
+    """Everything that is none of the others."""
+    TARGET = "target"
+    """The target's pass, up to the chances that are sampled from."""
+    SAMPLE = "sample"
+    """Drawing tokens, or verifying drafts."""
+    FIRST_DRAFT = "first_draft"
+    """The head's pass over verified places."""
+    LATER_DRAFT = "later_draft"
+    """The head's passes over its own drafts."""
+    LM_HEAD = "lm_head"
+    """Logits of the head, once per draft."""
+    PROPOSE = "propose"
+    """Drawing drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +77,8 @@ class TorchEngine:
     ) -> None:
         self.version = 0
         self.sampling = sampling
+        self.watch: Callable[[Part], None] = _nobody
+        """Called at the end of every part of a step but the last, which is HOST."""
         self._decoder, self._head, self._rule = decoder, head, VERIFIERS[sampling.verify_rule]
         self._device = decoder.embedding_VH.device
         self._max_prompt_tokens = max_prompt_tokens
@@ -149,6 +171,10 @@ class TorchEngine:
         taken, self._counters = self._counters, Counters(accepted_at=[0] * self.sampling.k)
         return taken
 
+    def stand_at(self, num_known: Sequence[int]) -> None:
+        """Let the running sequences have so many tokens, whatever these are: for timing."""
+        self._known_S[: len(num_known)] = torch.tensor(num_known, device=self._device)
+
     def _most_tokens(self, request: Request) -> int:
         return self.sampling.max_response_tokens if request.num_tokens is None else request.num_tokens
 
@@ -205,16 +231,23 @@ class TorchEngine:
         counters = self._counters
         counters.num_steps += 1
         counters.num_seq_steps += batch
+        self.watch(Part.HOST)
         if k == 0:
             target_B1V = self._chances(self._target_pass(tokens_B1[:, 0], self._passes.even(place_B1, end)), batch)
-            return self._emit(0, target_B1V, draw(target_B1V), torch.ones_like(place_B1[:, 0]))
+            self.watch(Part.TARGET)
+            new_B1 = draw(target_B1V)
+            self.watch(Part.SAMPLE)
+            return self._emit(0, target_B1V, new_B1, torch.ones_like(place_B1[:, 0]))
         chain_Bk, proposal = self._draft(place_B1 - 1, end - 1)
         places = self._passes.even(place_B1 + self._ahead_Q, end + k)
         hidden_TH = self._target_pass(torch.cat((tokens_B1, chain_Bk), dim=1).view(-1), places)
         target_BQV = self._chances(hidden_TH, batch)
+        self.watch(Part.TARGET)
         emitted_BQ, accepted_B = self._rule(target_BQV, chain_Bk, proposal)
+        self.watch(Part.SAMPLE)
         states_BQH = self._head_pass(hidden_TH, emitted_BQ.view(-1), places).view(batch, k + 1, -1)
         self._state_SH[:batch] = states_BQH[torch.arange(batch, device=self._device), accepted_B]
+        self.watch(Part.FIRST_DRAFT)
         counters.num_draft_tokens += batch * k
         by_count = torch.bincount(accepted_B, minlength=k + 1).flip(0).cumsum(0).flip(0).tolist()
         for position in range(k):
@@ -229,8 +262,11 @@ class TorchEngine:
             if index > 0:
                 places = self._passes.even(place_B1 + index, end + index)
                 state_BH = self._head_pass(state_BH, chain[-1], places)
+                self.watch(Part.LATER_DRAFT)
             logits_BV = self._head.logits(state_BH)
+            self.watch(Part.LM_HEAD)
             draft_B, proposal_BV = propose(logits_BV, self.sampling.verify_rule, self.sampling.temperature)
+            self.watch(Part.PROPOSE)
             chain.append(draft_B)
             proposals.append(proposal_BV)
         known = [proposal for proposal in proposals if proposal is not None]
@@ -303,3 +339,7 @@ class TorchEngine:
         columns = (self._tokens_SL, self._versions_SL, self._log_p_SL)
         tokens, versions, log_probs = (tuple(x_SL[slot, written].tolist()) for x_SL in columns)
         return replace(request, generated=tokens, versions=versions, log_probs=log_probs)
+
+
+def _nobody(part: Part) -> None:
+    del part

@@ -1,0 +1,190 @@
+"""`bebop testbed profile`: what the parts of a config cost and accept, measured apart from any run that is predicted.
+
+A folder with profile.json, latency-alone.json, latency-beside.json (where the policy overlaps rollout and training) and
+acceptance.json. Timed on the cores, with the threads and through the code of a run. Does not know predictions.
+"""
+
+import datetime
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from profiler.result import own_version
+from profiler.testbed.counting import count
+from profiler.testbed.engine import Finished
+from profiler.testbed.neighbour import examples_of, neighbour, take_core
+from profiler.testbed.parts import PreparedParts
+from profiler.testbed.prepared import prepare
+from profiler.testbed.run import Outcome, drive
+from profiler.testbed.step_trace import latency_trace, time_engine
+from profiler.testbed.task import PROMPT_TOKENS
+from traces.base import Provenance
+from traces.latency import LatencyTrace
+from traces.store import save_trace
+from traces.testbed import PhaseCost, TestbedConfig, TestbedPolicy, TestbedProfile
+
+LATENCY_ALONE, LATENCY_BESIDE, ACCEPTANCE = "latency-alone.json", "latency-beside.json", "acceptance.json"
+SHARES_TRAINED = (0.25, 0.5, 1.0)
+"""Of an RL step's responses, in the steps that training is fitted to."""
+TRAIN_REPEATS = 3
+EMPTY_STEPS = 8
+"""RL steps of the short run in which responses have one token; the first two are left out."""
+NUM_WARM = 2
+
+
+def main(config: TestbedConfig, output: Path) -> int:
+    """Measure the parts of a config; write the profile into a folder."""
+    began_s = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began_s:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    profile = measure(config, output, say)
+    save_trace(profile, output / "profile.json")
+    say("done")
+    print(summary(profile, output))
+    return 0
+
+
+def measure(config: TestbedConfig, output: Path, say: Callable[[str], None]) -> TestbedProfile:
+    """Return the profile; the traces that it names are written."""
+    prepare(config, say)
+    say("messages and weight syncs: a run of empty responses")
+    sync, hand_over = system_costs(config)
+    take_core("rollout")
+    say("acceptance, lengths and entropy of the policy before RL")
+    counted = count(config)
+    if counted.acceptance is not None:
+        save_trace(counted.acceptance, output / ACCEPTANCE)
+    say("steps of the engine, alone")
+    _save_latency(config, output / LATENCY_ALONE, "Nothing else ran.")
+    say("training, alone")
+    take_core("trainer")
+    train_alone, train_beside = train_cost(config, counted.finished), None
+    overlaps = config.policy.kind != "synchronous"
+    if overlaps:
+        say("training, beside an engine that generates")
+        with neighbour(config, "rollout", counted.finished):
+            train_beside = train_cost(config, counted.finished)
+        say("steps of the engine, beside a trainer that computes")
+        take_core("rollout")
+        with neighbour(config, "trainer", counted.finished):
+            _save_latency(config, output / LATENCY_BESIDE, "A trainer computed on another core meanwhile.")
+    return TestbedProfile(
+        name=config.name,
+        config=config,
+        latency_alone=LATENCY_ALONE,
+        latency_beside=LATENCY_BESIDE if overlaps else None,
+        acceptance=ACCEPTANCE if counted.acceptance is not None else None,
+        train_alone=train_alone,
+        train_beside=train_beside,
+        sync=sync,
+        hand_over=hand_over,
+        prompt_tokens=PROMPT_TOKENS,
+        response_tokens=counted.response_tokens,
+        group_correlation=counted.group_correlation,
+        entropy_nats=counted.entropy_nats,
+        provenance=Provenance(
+            source="parts of the testbed, timed and counted apart from any run",
+            created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            command=_command(config),
+            versions={"bebop-rollout": own_version(), "torch": torch.__version__},
+        ),
+    )
+
+
+def train_cost(config: TestbedConfig, finished: Sequence[Finished]) -> PhaseCost:
+    """Return what a GRPO step costs by its tokens: real ones, on responses of the policy before RL."""
+    learner, examples = PreparedParts().learner(config), examples_of(list(finished), config)
+    sizes = sorted({max(1, round(share * len(examples))) for share in SHARES_TRAINED})
+    learner.train(examples[: sizes[0]])
+    tokens, seconds = [], []
+    for _ in range(TRAIN_REPEATS):
+        for size in sizes:
+            began_s = time.perf_counter()
+            learner.train(examples[:size])
+            seconds.append(time.perf_counter() - began_s)
+            tokens.append(sum(example.num_tokens for example in examples[:size]))
+    return fit(tokens, seconds)
+
+
+def fit(tokens: Sequence[int], seconds: Sequence[float]) -> PhaseCost:
+    """Return the line through timed calls, through the medians of those with equally many tokens; never falling."""
+    known = sorted(set(tokens))
+    medians = [statistics.median([s for t, s in zip(tokens, seconds, strict=True) if t == one]) for one in known]
+    slope, constant = 0.0, statistics.fmean(medians)
+    if len(known) > 1:
+        # Relative errors count: the largest step is as important as the smallest.
+        slope, constant = np.polyfit(known, medians, 1, w=1 / np.array(medians)).tolist()
+        if constant < 0 or slope < 0:
+            slope = max(float(np.dot(known, medians) / np.dot(known, known)), 0.0) if slope > 0 else 0.0
+            constant = 0.0 if slope > 0 else statistics.fmean(medians)
+    errors = [abs((constant + slope * t) / s - 1) for t, s in zip(tokens, seconds, strict=True)]
+    return PhaseCost(constant_s=constant, s_per_token=slope, relative_error=max(errors), num_calls=len(seconds))
+
+
+def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost]:
+    """Return what weight sync and hand-over cost: a short synchronous run of the real actors, responses of one token.
+
+    Hand-over is what is left of an RL step without the engine's busy time, training and sync.
+    """
+    empty = config.model_copy(
+        update={
+            "policy": TestbedPolicy(kind="synchronous"),
+            "response_tokens": ((0.0, 1), (1.0, 1)),
+            "num_steps": EMPTY_STEPS,
+        }
+    )
+    outcome = Outcome()
+    drive(empty, PreparedParts(), outcome, lambda: None)
+    records = outcome.records
+    ends = [record.end_s for record in records]
+    spans = [end - begin for begin, end in pairwise(ends)]
+    rest = [
+        max(span - record.train_s - record.sync_s - record.counters.busy_s, 0.0)
+        for span, record in zip(spans, records[1:], strict=True)
+    ]
+    return _constant([record.sync_s for record in records[NUM_WARM:]]), _constant(rest[NUM_WARM - 1 :])
+
+
+def _constant(seconds: Sequence[float]) -> PhaseCost:
+    middle = statistics.median(seconds)
+    low, high = np.quantile(seconds, (0.1, 0.9)).tolist()
+    error = max(high - middle, middle - low) / middle if middle > 0 else 0.0
+    return PhaseCost(constant_s=middle, relative_error=error, num_calls=len(seconds))
+
+
+def _save_latency(config: TestbedConfig, path: Path, notes: str) -> None:
+    trace: LatencyTrace = latency_trace(config, time_engine(config), path.stem, _command(config), notes)
+    save_trace(trace, path)
+    print(f"{'':10}{path.name}: {errors_of(trace)}", file=sys.stderr, flush=True)
+
+
+def errors_of(trace: LatencyTrace) -> str:
+    """Return what a trace says of itself."""
+    found = trace.measurement
+    assert found is not None
+    text = f"{found.num_noisy} points with a spread above {found.noisy_spread:.0%}"
+    if found.held_out is None:
+        return text
+    return f"{text}; held-out steps {found.held_out.median:.1%} median, {found.held_out.worst:.1%} worst"
+
+
+def summary(profile: TestbedProfile, output: Path) -> str:
+    """Return the profile in a line."""
+    train = profile.train_alone
+    return (
+        f"{output / 'profile.json'}: training {train.constant_s:.3f} s + {1e6 * train.s_per_token:.0f} us per token, "
+        f"sync {profile.sync.constant_s:.3f} s, hand-over {profile.hand_over.constant_s:.3f} s, "
+        f"entropy {profile.entropy_nats:.2f} nats"
+    )
+
+
+def _command(config: TestbedConfig) -> str:
+    return f"bebop testbed profile {config.name}.toml"

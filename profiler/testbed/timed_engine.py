@@ -1,0 +1,114 @@
+"""Times of an engine's own steps, whole and in parts, at any batch and context; what a profile is made from.
+
+The engine runs as in a run, inside an event loop; only where its sequences stand is set by hand. Their places are
+spread around the mean as those of sequences that began at different times. Does not know traces.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from profiler.testbed.engine import Request
+from profiler.testbed.parts import PreparedParts
+from profiler.testbed.task import PROMPT_TOKENS
+from profiler.testbed.torch_engine import Part, TorchEngine
+from traces.testbed import TestbedConfig
+
+STEPS_PER_VISIT = 3
+SPREAD = 0.75
+"""Places lie within so much of the distance between the mean and the nearer end of the range: an assumption."""
+NO_TOKEN = -1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StepPoint:
+    """One kind of step."""
+
+    k: int
+    batch: int
+    context_tokens: int
+    """Mean tokens in the KV cache of a sequence."""
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by part since it was started."""
+
+    seconds: dict[Part, float] = field(default_factory=lambda: defaultdict(float))
+    _last_s: float = 0.0
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._last_s = time.perf_counter()
+
+    def __call__(self, part: Part) -> None:
+        """End a part."""
+        now_s = time.perf_counter()
+        self.seconds[part] += now_s - self._last_s
+        self._last_s = now_s
+
+
+class TimedEngine:
+    """An engine with k drafts that can be put into any state."""
+
+    def __init__(self, config: TestbedConfig, k: int) -> None:
+        longest = config.max_response_tokens + PROMPT_TOKENS + 16  # nothing ends while it is timed
+        roomy = config.model_copy(update={"k": k, "max_response_tokens": longest})
+        engine = PreparedParts().engine(roomy)
+        assert isinstance(engine, TorchEngine)
+        self._engine, self._end = engine, PROMPT_TOKENS + config.max_response_tokens
+        self._k = k
+
+    def steps(self, batch: int, context_tokens: int) -> list[tuple[float, dict[Part, float]]]:
+        """Return whole seconds, and seconds by part, of a few steps; one before them is not timed."""
+        engine = self._engine
+        engine.abort()
+        engine.submit([Request(number, number, (0,), num_tokens=self._end + 12) for number in range(batch)])
+        engine.step()
+        known = [place + 1 for place in spread(batch, context_tokens, self._end)]
+        return asyncio.run(self._steps(known))
+
+    async def _steps(self, known: Sequence[int]) -> list[tuple[float, dict[Part, float]]]:
+        found = []
+        for index in range(STEPS_PER_VISIT + 1):
+            watch = Stopwatch()
+            self._engine.stand_at(known)
+            self._engine.watch = watch
+            began_s = time.perf_counter()
+            watch.start()
+            finished = self._engine.step()
+            await asyncio.sleep(0)  # an actor answers messages here
+            watch(Part.HOST)
+            assert not finished
+            if index > 0:
+                found.append((time.perf_counter() - began_s, dict(watch.seconds)))
+        return found
+
+    def prefill_s(self, num_seqs: int, text_tokens: int) -> float:
+        """Return the seconds in which so many texts are read, and a response of one token to each is handed back."""
+        engine = self._engine
+        engine.abort()
+        known = (0,) * max(text_tokens - PROMPT_TOKENS, 0)
+        prompt = (0,) * (text_tokens - len(known))
+        requests = [
+            Request(number, number, prompt, known, len(known) + 1, (0,) * len(known), (0.0,) * len(known))
+            for number in range(num_seqs)
+        ]
+        began_s = time.perf_counter()
+        engine.submit(requests)
+        finished = engine.step()
+        seconds = time.perf_counter() - began_s
+        assert len(finished) == num_seqs
+        return seconds
+
+
+def spread(batch: int, context_tokens: int, end: int) -> list[int]:
+    """Return places of a batch, evenly around their mean."""
+    reach = SPREAD * min(context_tokens - PROMPT_TOKENS, end - context_tokens)
+    if batch == 1 or reach <= 0:
+        return [context_tokens] * batch
+    return [round(place) for place in np.linspace(context_tokens - reach, context_tokens + reach, batch).tolist()]
