@@ -44,7 +44,7 @@ class Plan:
             if not (folder / "profile.json").exists():
                 self._command("profile", config, folder, say)
         for pair in range(self.num_pairs):
-            order = self._in_turn()
+            order = self.in_turn()
             for config in order if pair % 2 == 0 else reversed(order):
                 if not (self.run_folder(config, pair) / "measured.json").exists():
                     self._command("run", config, self.run_folder(config, pair), say)
@@ -69,7 +69,7 @@ class Plan:
     def _alike(self, row: TestbedConfig) -> list[TestbedConfig]:
         return [other for other in self.rows if self.profile_folder(other) == self.profile_folder(row)]
 
-    def _in_turn(self) -> list[TestbedConfig]:
+    def in_turn(self) -> list[TestbedConfig]:
         """Return every config once, each plain one between the drafting ones that it is compared with."""
         order: list[TestbedConfig] = []
         for plain in dict.fromkeys(twin(row) for row in self.rows):
