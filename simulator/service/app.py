@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 
 from simulator.report import MODEL_VERSION
 from simulator.service import answers, openapi
-from simulator.service.gate import Gate, Tokens
+from simulator.service.cluster import Cluster
+from simulator.service.gate import CALLER, Gate, Tokens
 from simulator.service.ledger import FINISHED, Job, Ledger, Status
 from simulator.service.problems import RefusalError, problem, problem_response
 from simulator.service.requests import MODELS, Kind, read_request
@@ -43,6 +44,7 @@ class Service:
         self.version = f"{version} {MODEL_VERSION}"
         self.uploads = Uploads(settings)
         self.scheduler = Scheduler(settings, ledger)
+        self.cluster = Cluster(settings.ray_address)
         self.num_streams = 0
 
     def job(self, kind: Kind, job_id: str) -> Job:
@@ -51,10 +53,12 @@ class Service:
             raise RefusalError(404, "no-job", f"no {kind} {job_id}; it was never submitted, or deleted")
         return job
 
-    def submit(self, kind: Kind, text: bytes) -> Response:
+    def submit(self, kind: Kind, text: bytes, caller: str) -> Response:
         """Queue what a body asks, or return the job that already does."""
         request = read_request(kind, text, self.settings.trace_folder, self.settings.limits, self.version)
-        is_new = self.scheduler.submit(request)
+        if kind == "sweep" and not self.scheduler.has(request):
+            self.cluster.check()
+        is_new = self.scheduler.submit(request, caller)
         headers = {"Location": f"/v1/{kind}s/{request.id}"}
         return self.show(kind, request.id, status_code=202 if is_new else 200, headers=headers)
 
@@ -152,6 +156,7 @@ def _health(service: Service) -> APIRouter:
             raise RefusalError(503, "storage", f"the ledger cannot be written: {complaint.lower()}; make room")
         if not service.scheduler.is_alive or not service.scheduler.num_up:
             raise RefusalError(503, "starting", "no worker is up yet; wait", headers={"Retry-After": "2"})
+        service.cluster.check()
         return answers.Readiness(
             status="ready", workers=service.scheduler.num_up, queued=service.ledger.count("queued")
         )
@@ -165,6 +170,7 @@ def _jobs(service: Service, kind: Kind) -> APIRouter:
     shown: type[BaseModel] = answers.JOB_MODELS[kind]
     one: dict[str, Any] = {"response_model": shown, "responses": openapi.problems(404, 422)}
     body = openapi.body(MODELS[kind])
+    no_cluster = (503,) if kind == "sweep" else ()
 
     @router.post(
         "",
@@ -172,10 +178,13 @@ def _jobs(service: Service, kind: Kind) -> APIRouter:
         response_model=shown,
         summary=f"Submit a {kind}",
         openapi_extra=body,
-        responses={200: {"model": shown, "description": "Known already"}, **openapi.problems(400, 422, 507)},
+        responses={
+            200: {"model": shown, "description": "Known already"},
+            **openapi.problems(400, 422, *no_cluster, 507),
+        },
     )
-    def submit(text: Body) -> Response:
-        return service.submit(kind, text)
+    def submit(text: Body, request: Request) -> Response:
+        return service.submit(kind, text, request.scope[CALLER])
 
     @router.get("", summary=f"List {kind}s, the newest first", responses=openapi.problems(422))
     def list_jobs(

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import sys
+from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,13 +27,7 @@ def main(argv: list[str]) -> int:
             code, message = explain(ModuleNotFoundError(f"No module named {package!r}", name=package))
             print_error(message)
             return code
-    for flag, value, high in (("--workers", arguments.workers, 256), ("--queue", arguments.queue, 100_000)):
-        if not 1 <= value <= high:
-            parser.error(f"{flag} {value} is not between 1 and {high}")
-    if not 0 <= arguments.port <= 65535:
-        parser.error(f"--port {arguments.port} is not between 0 and 65535")
-    if arguments.timeout <= 0:
-        parser.error(f"--timeout {arguments.timeout:g} is not above 0")
+    _check(parser, arguments)
     file = arguments.tokens or arguments.data / "tokens.json"
     if arguments.new_token is not None or arguments.revoke_token is not None:
         return _change_tokens(file, arguments.new_token, arguments.scope, arguments.days, arguments.revoke_token)
@@ -46,7 +41,12 @@ def main(argv: list[str]) -> int:
         num_workers=arguments.workers,
         ray_address=arguments.ray,
         hosts=tuple(dict.fromkeys((*Settings(Path()).hosts, arguments.host, *arguments.allow_host))),
-        limits=Limits(queued=arguments.queue, job_s=arguments.timeout),
+        limits=Limits(
+            queued=arguments.queue,
+            queued_per_token=arguments.queue_per_token,
+            job_s=arguments.timeout,
+            worker_bytes=round(arguments.memory * 1e9),
+        ),
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     with locked(settings.folder, ServiceError, "service", "choose another --data"):
@@ -65,6 +65,16 @@ def main(argv: list[str]) -> int:
         finally:
             ledger.close()
     return ExitCode.OK
+
+
+def _check(parser: Parser, arguments: Namespace) -> None:
+    bounds = (("workers", 1, 256), ("queue", 1, 100_000), ("queue_per_token", 1, 100_000), ("port", 0, 65535))
+    for name, low, high in bounds:
+        if not low <= (value := getattr(arguments, name)) <= high:
+            parser.error(f"--{name.replace('_', '-')} {value} is not between {low} and {high}")
+    for name in ("timeout", "memory"):
+        if not (value := getattr(arguments, name)) > 0:
+            parser.error(f"--{name} {value:g} is not above 0")
 
 
 def _tokens(file: Path, host: str, *, is_loopback: bool) -> "Tokens":
@@ -112,6 +122,8 @@ def _parser() -> Parser:
     add("--tokens", type=Path, metavar="FILE", help="hashes of tokens (default: tokens.json in --data)")
     add("--workers", type=int, default=2, metavar="N", help="jobs at a time (default: %(default)s)")
     add("--queue", type=int, default=100, metavar="N", help="jobs that may wait (default: %(default)s)")
+    add("--queue-per-token", type=int, default=50, metavar="N", help="of them, of one token (default: %(default)s)")
+    add("--memory", type=float, default=8.0, metavar="GB", help="a worker that holds more is ended (default: 8)")
     add("--timeout", type=float, default=3600.0, metavar="S", help="a job that takes longer is ended (default: 3600)")
     add("--ray", metavar="HOST:PORT", help="run sweeps on this Ray cluster; RAY_AUTH_MODE=token beyond this machine")
     add("--allow-host", action="append", default=[], metavar="NAME", help="name by which clients call, repeatable")

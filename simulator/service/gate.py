@@ -23,6 +23,9 @@ OPEN_PATHS: Final = ("/healthz", "/readyz")
 """The only ones without a token."""
 UPLOAD_PATH: Final = "/v1/traces"
 
+CALLER: Final = "bebop.caller"
+"""Where a request's scope names the token that it came with."""
+
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -112,6 +115,7 @@ class Gate:
         if not token.allows(needed):
             said = f"token {token.name} may read only; `bebop serve --new-token NAME --scope write` makes one for this"
             raise RefusalError(403, "scope", said)
+        scope[CALLER] = token.name
 
     async def _body(self, scope: MutableMapping[str, Any], headers: dict[str, str], receive: Receive) -> bytes:
         """Return the whole body: not longer than it may be, not slower, and not more of all callers than fits."""

@@ -28,6 +28,7 @@ _JOB: Final = (
     "id",
     "kind",
     "label",
+    "caller",
     "status",
     "attempts",
     "estimate",
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT NOT NULL UNIQUE,
     kind TEXT NOT NULL,
     label TEXT NOT NULL,
+    caller TEXT NOT NULL,
     status TEXT NOT NULL,
     attempts INTEGER NOT NULL,
     estimate TEXT NOT NULL,
@@ -69,6 +71,8 @@ class Job:
     id: str
     kind: Kind
     label: str
+    caller: str
+    """Name of the token that asked first."""
     status: Status
     attempts: int
     estimate: Estimate
@@ -94,14 +98,15 @@ class Ledger:
             self.path, _SCHEMA, {"jobs": _JOB, "answers": _ANSWER}, check_same_thread=False
         )
 
-    def add(self, request: Request) -> None:
+    def add(self, request: Request, caller: str) -> None:
         """Queue a job behind all others; one of the same id, with its answer, is replaced."""
-        row = (request.id, request.kind, request.label, request.estimate.model_dump_json(), time.time(), request.body)
+        estimate = request.estimate.model_dump_json()
+        row = (request.id, request.kind, request.label, caller, estimate, time.time(), request.body)
         with self._change() as database:
             self._delete(database, request.id)
             database.execute(
-                "INSERT INTO jobs (id, kind, label, status, attempts, estimate, submitted_s, body) "
-                "VALUES (?, ?, ?, 'queued', 0, ?, ?, ?)",
+                "INSERT INTO jobs (id, kind, label, caller, status, attempts, estimate, submitted_s, body) "
+                "VALUES (?, ?, ?, ?, 'queued', 0, ?, ?, ?)",
                 row,
             )
 
@@ -165,10 +170,12 @@ class Ledger:
             row = database.execute("SELECT answer, sha256 FROM answers WHERE id = ?", (job_id,)).fetchone()
         return row[0] if row is not None and _sha256(row[0]) == row[1] else None
 
-    def count(self, status: Status) -> int:
-        """Return how many jobs have a status."""
+    def count(self, status: Status, caller: str | None = None) -> int:
+        """Return how many jobs, of a caller or of all, have a status."""
         with self._reading() as database:
-            (number,) = database.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()
+            (number,) = database.execute(
+                "SELECT count(*) FROM jobs WHERE status = ? AND (? IS NULL OR caller = ?)", (status, caller, caller)
+            ).fetchone()
         return int(number)
 
     def running(self) -> list[Job]:

@@ -76,33 +76,30 @@ class Scheduler:
             with contextlib.suppress(OSError):
                 self._ledger.requeue(job.id, undo_attempt=True)
 
-    def submit(self, request: Request) -> bool:
-        """Queue a job; return False if it, or its answer, is there already.
+    def has(self, request: Request) -> bool:
+        """Return whether a job, or its answer, is there already."""
+        known = self._ledger.job(request.id)
+        if known is None or known.status != "done":
+            return known is not None and known.status in ("queued", "running")
+        return self._ledger.answer(request.id) is not None
+
+    def submit(self, request: Request, caller: str) -> bool:
+        """Queue a job for a caller; return False if it, or its answer, is there already.
 
         Raises:
-            RefusalError: The queue is full.
+            RefusalError: The queue is full, or this caller's part of it.
             OSError: The disk is full.
         """
         limits = self._settings.limits
         with self._submitting:
-            known = self._ledger.job(request.id)
-            if known is not None and known.status in ("queued", "running"):
+            if self.has(request):
                 return False
-            if known is not None and known.status == "done" and self._ledger.answer(request.id) is not None:
-                return False
-            waiting = self._ledger.count("queued")
-            if waiting >= limits.queued:
-                raise RefusalError(
-                    429,
-                    "queue-full",
-                    f"{waiting} jobs wait, which is the limit; try again when some are done",
-                    limit=limits.queued,
-                    value=waiting,
-                    headers={"Retry-After": "10"},
-                )
+            _check_room(self._ledger.count("queued"), limits.queued, "jobs wait")
+            own = self._ledger.count("queued", caller)
+            _check_room(own, limits.queued_per_token, f"jobs of token {caller} wait")
             for job_id in self._ledger.forget_oldest(limits.kept - 1):
                 self._remove_files(job_id)
-            self._ledger.add(request)
+            self._ledger.add(request, caller)
         self._wake()
         return True
 
@@ -217,6 +214,12 @@ class Scheduler:
             _LOG.error("%s: %s; tried again every %g s", error.filename, error.strerror, STORAGE_PAUSE_S)
         self.storage_complaint = os.strerror(error.errno) if error.errno else str(error)
         self._stop.wait(STORAGE_PAUSE_S)
+
+
+def _check_room(waiting: int, limit: int, what: str) -> None:
+    if waiting >= limit:
+        said = f"{waiting} {what}, which is the limit; try again when some are done"
+        raise RefusalError(429, "queue-full", said, limit=limit, value=waiting, headers={"Retry-After": "10"})
 
 
 def wait_until_up(scheduler: Scheduler, timeout_s: float) -> bool:

@@ -23,6 +23,8 @@ class Limits:
     """Streams of events open at a time."""
     queued: int = 100
     """Jobs that wait."""
+    queued_per_token: int = 50
+    """Of them, jobs that one token has submitted: nobody fills the queue alone."""
     kept: int = 2_000
     """Jobs in the ledger; the oldest finished ones make room."""
     requests_per_s: float = 20.0

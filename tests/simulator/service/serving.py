@@ -27,6 +27,7 @@ from simulator.service.tokens import TokenFile, add_token
 from tests.simulator.small_scenario import SMALL
 
 ROOT = Path(__file__).resolve().parents[3]
+BEBOP = ROOT / "bebop.py"
 
 
 def small(*overrides: str) -> Scenario:
@@ -50,8 +51,9 @@ class Inside:
 
 
 @contextmanager
-def inside(folder: Path, **limits: float) -> Iterator[Inside]:
-    settings = Settings(folder, hosts=("testserver",), limits=Limits(**limits))  # type: ignore[arg-type]
+def inside(folder: Path, ray_address: str | None = None, **limits: float) -> Iterator[Inside]:
+    found = Limits(**limits)  # type: ignore[arg-type]
+    settings = Settings(folder, ray_address=ray_address, hosts=("testserver",), limits=found)
     tokens = folder / "tokens.json"
     writer = add_token(tokens, "writer", "write")
     reader = add_token(tokens, "reader", "read")
@@ -107,13 +109,17 @@ class Outside:
 
 
 @contextmanager
-def outside(folder: Path, *options: str, file_bytes: int | None = None) -> Iterator[Outside]:
+def outside(
+    folder: Path, *options: str, file_bytes: int | None = None, site: Path | None = None, program: Path = BEBOP
+) -> Iterator[Outside]:
     """Serve on a free port of loopback.
 
     Args:
         folder: Its data.
         options: Of `bebop serve`.
         file_bytes: No file of the service may grow beyond (as on a full disk).
+        site: A folder with a `sitecustomize.py` for its processes.
+        program: What to run as `bebop`.
     """
     folder.mkdir(exist_ok=True)
     tokens = folder / "tokens.json"
@@ -128,11 +134,12 @@ def outside(folder: Path, *options: str, file_bytes: int | None = None) -> Itera
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, str(ROOT / "bebop.py"), "serve", "--data", str(folder), "--port", "0", *options]
+    command = [sys.executable, str(program), "serve", "--data", str(folder), "--port", "0", *options]
     log = (folder / "service.log").open("a+")
     began = log.tell()
+    path = os.pathsep.join(map(str, filter(None, (site, ROOT))))
     process = subprocess.Popen(
-        command, stderr=log, stdout=log, text=True, preexec_fn=limited, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command, stderr=log, stdout=log, text=True, preexec_fn=limited, env={**os.environ, "PYTHONPATH": path}
     )
     found = Outside(process, "", token_file.read_text(), folder)
     try:

@@ -1,13 +1,16 @@
 """What is asked: identity, limits, estimates, lists; without workers, so that jobs stay queued."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from simulator.service import cluster
 from simulator.service.requests import read_request
 from simulator.service.settings import Limits
+from simulator.service.tokens import add_token
 from tests.simulator.service.serving import Inside, body, inside
 
 
@@ -48,6 +51,40 @@ def test_a_full_queue_says_so_with_its_numbers(tmp_path: Path) -> None:
         assert found[2].json()["limit"] == found[2].json()["value"] == 2
         assert int(found[2].headers["retry-after"]) > 0
         assert post(service, "/v1/runs", body("run.seed=0")).status_code == 200  # what waits already may be asked again
+
+
+def test_one_token_does_not_fill_the_queue_alone(tmp_path: Path) -> None:
+    with inside(tmp_path, queued=3, queued_per_token=2) as service:
+        other = {"Authorization": f"Bearer {add_token(tmp_path / 'tokens.json', 'other', 'write')}"}
+
+        def submitted(seed: int, token: dict[str, str]) -> Any:
+            return service.client.post("/v1/runs", headers=token, json=body(f"run.seed={seed}"))
+
+        found = [submitted(seed, service.writer) for seed in range(3)]
+        assert [answer.status_code for answer in found] == [202, 202, 429]
+        assert found[2].json()["detail"].startswith("2 jobs of token writer wait, which is the limit")
+        assert submitted(1, other).status_code == 200  # somebody else's, who pays for it
+        assert submitted(2, other).status_code == 202
+        assert submitted(3, other).json()["detail"].startswith("3 jobs wait, which is the limit")
+
+
+def test_a_sweep_whose_cluster_is_away_is_refused_and_the_rest_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.0)
+    head = socket.create_server(("127.0.0.2", 0))
+    address = f"127.0.0.2:{head.getsockname()[1]}"
+    with inside(tmp_path, ray_address=address) as service:
+        first, second = ({"scenario": body(), "grid": [f"run.seed=0..{last}"]} for last in (1, 2))
+        known = post(service, "/v1/sweeps", first)
+        assert known.status_code == 202
+        head.close()
+        found = post(service, "/v1/sweeps", second)
+        assert (found.status_code, found.json()["type"]) == (503, "urn:bebop:problem:no-cluster")
+        assert found.json()["detail"].startswith(f"the Ray cluster at {address} does not answer")
+        assert int(found.headers["retry-after"]) > 0
+        assert post(service, "/v1/sweeps", first).json()["id"] == known.json()["id"]
+        assert post(service, "/v1/runs", body()).status_code == 202
 
 
 def test_cancelled_and_deleted_jobs_make_room(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ FUZZED = [operation for operation in OPERATIONS if operation[1] != "/readyz"]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    with inside(tmp_path_factory.mktemp("service"), requests_per_s=1e6, burst=10**6, queued=10**6) as found:
+    with inside(
+        tmp_path_factory.mktemp("service"), requests_per_s=1e6, burst=10**6, queued=10**6, queued_per_token=10**6
+    ) as found:
         yield found
 
 
