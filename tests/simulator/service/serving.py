@@ -132,7 +132,7 @@ def outside(
 
         def limited() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     command = [sys.executable, str(program), "serve", "--data", str(folder), "--port", "0", *options]
     log = (folder / "service.log").open("a+")

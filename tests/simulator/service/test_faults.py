@@ -6,6 +6,7 @@ The table in docs/service.md lists them.
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -26,7 +27,7 @@ from tests.simulator.service.serving import ROOT, Outside, body, children, outsi
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks at processes through /proc")
 
-SECONDS = ("run.num_steps=60", "run.replications=8")
+SECONDS = ("run.num_steps=60", "run.replications=5")
 """A run of a few seconds."""
 IMPATIENT = ROOT / "tests" / "simulator" / "service" / "impatient.py"
 MINUTES = ("run.num_steps=750", "run.replications=100")
@@ -81,9 +82,6 @@ def test_a_killed_service_goes_on_where_it_was_and_leaves_no_orphans(tmp_path: P
     with outside(tmp_path / "data", "--workers", "1") as service:
         client = service.client
         known = client.wait(client.submit("run", body()))
-        job = until(client, client.submit("run", body(*SECONDS)), "running")
-        queued = client.submit("run", body("run.seed=7"))
-        pids = workers(service)
         second = subprocess.run(  # F11
             [sys.executable, str(ROOT / "bebop.py"), "serve", "--data", str(service.folder), "--port", "0"],
             capture_output=True,
@@ -92,6 +90,9 @@ def test_a_killed_service_goes_on_where_it_was_and_leaves_no_orphans(tmp_path: P
         )
         assert second.returncode == 2
         assert f"another service is at work there (process {service.process.pid})" in second.stderr
+        job = until(client, client.submit("run", body(*SECONDS)), "running")
+        queued = client.submit("run", body("run.seed=7"))
+        pids = workers(service)
         service.kill()  # F3, F27
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
     with outside(tmp_path / "data", "--workers", "1") as service:
@@ -150,16 +151,15 @@ def _events(service: Outside, job_id: str) -> list[bytes]:
 
 
 def test_a_full_disk_refuses_jobs_and_loses_none(tmp_path: Path) -> None:
-    with outside(tmp_path / "data", "--workers", "1") as service:
+    with outside(tmp_path / "data", "--workers", "1", file_bytes=250_000) as service:  # F9
         kept = service.client.wait(service.client.submit("run", body()))
-    size = (tmp_path / "data" / "ledger.sqlite").stat().st_size
-    with outside(tmp_path / "data", "--workers", "1", file_bytes=size + 200_000) as service:  # F9
         with pytest.raises(ServiceError, match="Insufficient Storage"):
             _submit_many(service)
         assert service.ask("/readyz")[0] == 503
         assert service.ask("/healthz")[0] == 200
         assert service.client.job("run", kept.id).answer == kept.answer
-    with outside(tmp_path / "data", "--workers", "1") as service:
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
         service.wait_until_ready()
         assert service.client.job("run", kept.id).answer == kept.answer
         assert service.client.run(small("run.seed=200")).seed == 200
