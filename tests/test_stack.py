@@ -18,10 +18,11 @@ import yaml
 
 from simulator.client import Client
 from simulator.config import UncertaintyConfig
-from simulator.sweep import LocalExecutor, parse_design, run_sweep
-from simulator.sweep.point import Base
+from simulator.sweep import parse_design, run_sweep
+from simulator.sweep.point import Base, evaluate
 from tests.simulator.service.serving import body, outside, wait_for
 from tests.simulator.small_scenario import SMALL
+from tests.simulator.sweep.in_process import InProcess
 
 pytest.importorskip("ray", reason="the stack spreads sweeps with Ray")
 pytest.importorskip("streamlit", reason="the stack has a dashboard")
@@ -82,20 +83,23 @@ def test_a_sweep_goes_through_the_api_to_ray_and_back(tmp_path: Path) -> None:
         stack.enter_context(running([sys.executable, str(ROOT / "bebop.py"), *dashboard], logs[2], environment))
         wait_for(says(logs[0], "runtime started"), 60)
         stack.enter_context(running([ray, *worker, *here, "--num-cpus=1"], logs[1], environment))
-        wait_for(says(logs[1], "runtime started"), 60)
 
         (tmp_path / "wrong").write_text(secrets.token_hex(32))
         check = [ray, *services["ray-head"]["healthcheck"]["test"][2:-1], f"{HERE}:{port}"]
-        for token, code in (("ray-token", 0), ("wrong", 1)):
+        asked = []
+        for token in ("ray-token", "wrong"):
             given = {**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / token)}
-            assert subprocess.run(check, env=given, capture_output=True, check=False).returncode == code
+            asked.append(subprocess.Popen(check, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ray_variables.items():
                 patch.setenv(name, value)
             (serve,) = services["api"]["command"]
             assert re.search(r"exec bebop serve .*--ray ray-head:6379", serve)
+            assert subprocess.run(["sh", "-n", "-c", serve], check=False).returncode == 0
             api = stack.enter_context(outside(tmp_path / "data", "--workers", "1", "--ray", f"{HERE}:{port}"))
+        assert [process.wait(60) for process in asked] == [0, 1]
+        wait_for(says(logs[1], "runtime started"), 60)
         client = Client(api.url, api.token)
         job = client.wait(client.submit("sweep", {"scenario": body(), "grid": GRID}), timeout_s=120)
         assert (job.answer["points"], job.answer["failed"]) == (3, 0)
@@ -116,5 +120,7 @@ def test_the_service_and_the_command_line_have_the_same_numbers(tmp_path: Path) 
         "run.replications=1",
         *(f"uncertainty.{name}=0.0" for name in UncertaintyConfig.model_fields),
     )
-    sweep = run_sweep(Base(text, "bebop-reasoning.toml", fixed), parse_design(GRID), LocalExecutor(1), tmp_path / "own")
+    sweep = run_sweep(
+        Base(text, "bebop-reasoning.toml", fixed), parse_design(GRID), InProcess(evaluate), tmp_path / "own"
+    )
     assert sweep.digest == job.answer["digest"]
