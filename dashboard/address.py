@@ -30,14 +30,14 @@ def arrive(page: str) -> links.Link | None:
     kept: Any = st.session_state
     now: Parameters = {name: st.query_params.get_all(name) for name in st.query_params}
     is_first, is_other = _SEEN not in kept, kept.get(_PAGE) != page
-    is_moved = not is_first and now != kept[_SEEN]
+    # Another view that is opened comes without parameters, one that is gone back to with those that it had.
+    is_moved = bool(now) if is_other else now != kept[_SEEN]
     kept[_SEEN], kept[_PAGE] = now, page
-    is_view_opened = not is_first and is_other and not now
     if is_first or is_other:
         kept[_OWN] = {}
     if (is_first or is_other) and not now:
         kept.setdefault(_BARE, {})[page] = kept.get(_SHARED, {})
-    kept[_IS_FOLLOWED] = is_first or (is_moved and not is_view_opened)
+    kept[_IS_FOLLOWED] = is_first or is_moved
     if is_first or is_other or kept[_IS_FOLLOWED]:
         kept[_APPLIED] = set()
     if not kept[_IS_FOLLOWED]:

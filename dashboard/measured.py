@@ -18,8 +18,6 @@ from simulator.compare.cli import read_run as read_either
 from simulator.compare.cli import sides
 from simulator.forecast import ForecastReport, forecast, forecast_report
 from simulator.forecast.log_file import read_run
-from simulator.scorecard.cli import shipped_entries
-from simulator.scorecard.score import Entry
 from traces.importers import read_log
 from traces.importers.formats import FRAMEWORKS
 from traces.measured import MeasuredRun
@@ -84,12 +82,6 @@ def comparison_of(
 ) -> Comparison:
     """Return what `bebop compare A B` says, `arms` as its `--arm`; raises ComparisonError, one line."""
     return compare(*sides([a, b], names, arms))
-
-
-@lru_cache(maxsize=2)
-def scorecard_of(*, with_runs: bool) -> tuple[Entry, ...]:
-    """Return the entries of `bebop scorecard`, or of `bebop scorecard --no-runs`."""
-    return tuple(shipped_entries(with_runs=with_runs))
 
 
 def _content(scenario: Source) -> tuple[dict[str, Any], str]:

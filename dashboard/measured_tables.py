@@ -1,19 +1,16 @@
 """Measured tables: what was read of a log, and what was said of it -> columns of Markdown cells, every text escaped."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 from dashboard.figures.forecast import TERM_NAMES
 from dashboard.figures.step_difference import effect_name
 from dashboard.tables import NOTHING, Table
-from dashboard.words import escape_markdown, plain, seconds, signed_percent, times
+from dashboard.words import escape_markdown, plain, seconds, times, unbroken
 from simulator.calibration.report import CalibrationReport
 from simulator.compare.result import Comparison, Term
 from simulator.compare.steps import FACTS, TERMS
 from simulator.compare.waterfall import REST_MEANS
 from simulator.forecast.report import ForecastReport
-from simulator.scorecard.page import TITLES
-from simulator.scorecard.score import Entry, Scored, Unpredictable, summaries
 from traces.measured import MeasuredRun, Quality
 
 VERDICT_COLOURS = {"told": "green", "weakly told": "orange", "not told": "gray"}
@@ -116,9 +113,9 @@ def terms_table(found: Comparison) -> Table:
     rows = found.terms
     return {
         "term": [escape_markdown(_term_name(term)) for term in rows],
-        "A": [_unbroken(seconds(term.a_s)) for term in rows],
-        "B": [_unbroken(seconds(term.b_s)) for term in rows],
-        "B minus A": [_unbroken(f"**{_signed(term.difference.mean)} s**") for term in rows],
+        "A": [unbroken(seconds(term.a_s)) for term in rows],
+        "B": [unbroken(seconds(term.b_s)) for term in rows],
+        "B minus A": [unbroken(f"**{_signed(term.difference.mean)} s**") for term in rows],
         "90 % of it": [
             f"{_signed(term.difference.low)} to {_signed(term.difference.high)} s"
             if term.difference.low < term.difference.high
@@ -148,50 +145,6 @@ def facts_table(found: Comparison) -> Table:
     }
 
 
-def classes_table(entries: Sequence[Entry]) -> Table:
-    """Return the figures of every class of the scorecard."""
-    found = summaries(entries)
-    return {
-        "class": [f"**{escape_markdown(TITLES.get(kind, kind))}**" for kind in found],
-        "rows": [str(figures["n"]) for figures in found.values()],
-        **{
-            title: [NOTHING if figures[name] is None else f"{figures[name]:.1%}" for figures in found.values()]
-            for title, name in (
-                ("median error", "median_error"),
-                ("p90", "p90_error"),
-                ("sign right", "sign_accuracy"),
-                ("inside the interval", "inside_interval"),
-            )
-        },
-    }
-
-
-def rows_table(rows: Sequence[Scored]) -> Table:
-    """Return rows of the scorecard as they are given."""
-    return {
-        "measured": [scored_value(row, row.measured) for row in rows],
-        "predicted": [scored_value(row, row.predicted) for row in rows],
-        "error": [_unbroken(f"**{signed_percent(row.error)}**") for row in rows],
-        "row": [f"**{escape_markdown(row.id)}**" for row in rows],
-        "configuration": [escape_markdown(row.configuration) for row in rows],
-    }
-
-
-def unpredictable_table(entries: Sequence[Entry]) -> Table:
-    """Return the rows that lack a fact."""
-    rows = [entry for entry in entries if isinstance(entry, Unpredictable)]
-    return {
-        "row": [f"**{escape_markdown(row.id)}**" for row in rows],
-        "configuration": [escape_markdown(row.configuration) for row in rows],
-        "missing fact": [escape_markdown(row.missing) for row in rows],
-    }
-
-
-def scored_value(row: Scored, value: float) -> str:
-    """Return a number of the scorecard with its unit."""
-    return times(value) if row.is_speedup else f"{value * 1e3:.3g} ms"
-
-
 def share(fraction: float) -> str:
     """Return a share as `bebop forecast` prints it."""
     return f"{100 * fraction:.3g} %" if fraction < 10 else f"{100 * fraction:.0f} %"
@@ -207,11 +160,6 @@ def _have(run: MeasuredRun, field: str) -> str:
 def _term_name(term: Term) -> str:
     name = TERMS.get(term.name, REST_MEANS.partition(":")[0])
     return name + (f" (logged by {term.only_in.upper()} only)" if term.only_in else "")
-
-
-def _unbroken(text: str) -> str:
-    """Return a number that keeps its unit on its own line."""
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _signed(value: float) -> str:

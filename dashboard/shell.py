@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import data, state, words
+from dashboard import data, jobs, state, words
 from dashboard.kept import Kept
 
 CHART = {"displayModeBar": False}
 PULSE_S = 0.3
-"""A progress bar is sent at least this often, because only then does the work notice that it was cancelled."""
+"""The page is told at least this often how work goes on: only then does the work notice that it was cancelled."""
+
+T = TypeVar("T")
 
 
 @st.cache_resource
@@ -82,3 +85,36 @@ def working(label: str, key: str) -> Iterator[Callable[[float], None]]:
         yield progress
     finally:
         place.empty()
+
+
+def waited_for(label: str, work: str, asked: str, function: Callable[[], T]) -> T | None:
+    """Return what a function comes to, None where the visitor cancelled it, which the page then says.
+
+    Meanwhile the page shows for how long it has worked, and a button that cancels. The work goes on while other
+    controls are used; `asked` is what it depends on, and another value begins it anew. What it raises is raised here.
+    """
+    name = state.keyed(work, asked)
+    if state.was_cancelled(name):
+        st.info(f"{label}: cancelled.", icon=":material/cancel:")
+        st.button("Start again", key=f"again/{work}", on_click=state.resume, args=(name,))
+        return None
+    future = state.job(work, name, lambda: jobs.start(function))
+    begin_s, clock, place = time.monotonic(), None, st.empty()
+    try:
+        while not jobs.is_done(future, PULSE_S):
+            clock = clock or _waiting(place, label, work, name)
+            clock.caption(f"{time.monotonic() - begin_s:.0f} s")
+    finally:
+        if clock is not None:
+            place.empty()
+    found: T = future.result()
+    return found
+
+
+def _waiting(place: DeltaGenerator, label: str, work: str, name: str) -> DeltaGenerator:
+    """Say what is waited for; return where the seconds are shown."""
+    with place.container():
+        st.markdown(f":material/hourglass_top: {label}")
+        clock = st.empty()
+        st.button("Cancel", key=f"cancel/{work}", icon=":material/close:", on_click=state.cancel, args=(name,))
+    return clock

@@ -1,5 +1,7 @@
 """State: what one visitor has chosen and last saw, kept over reruns and views. Does not know what widgets mean."""
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import streamlit as st
@@ -27,6 +29,7 @@ _BASKET = "_basket"
 _NOTE = "_note"
 _CANCELLED = "_cancelled"
 _FAILED = "_failed"
+_JOB = "_job"
 _ENTROPY_POINTS = "_entropy_points"
 
 
@@ -103,6 +106,15 @@ def why_failed(work: str) -> str | None:
 def was_cancelled(work: str) -> bool:
     """Return whether the visitor cancelled it."""
     return bool(st.session_state.get(keyed(_CANCELLED, work)))
+
+
+def job(work: str, name: str, start: "Callable[[], Future[Any]]") -> "Future[Any]":
+    """Return the job of a kind of work: the one under way where it has the same name, else one that begins now."""
+    kept: tuple[str, Future[Any]] | None = st.session_state.get(keyed(_JOB, work))
+    if kept is None or kept[0] != name:
+        kept = name, start()
+        st.session_state[keyed(_JOB, work)] = kept
+    return kept[1]
 
 
 def arm(names: list[str]) -> str:

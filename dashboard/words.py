@@ -113,6 +113,11 @@ def signed_percent(fraction: float) -> str:
     return f"{fraction * 100:+.1f} %".replace("-", "−")
 
 
+def unbroken(text: str) -> str:
+    """Return a number that keeps its unit on its own line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def escape_markdown(text: str) -> str:
     """Return text that Streamlit's Markdown shows letter by letter: no image, HTML, colour, formula or table.
 

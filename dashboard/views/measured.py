@@ -1,6 +1,5 @@
 """Measured vs predicted: a log beside its forecast, calibrated; two runs compared; the scorecard."""
 
-import json
 import shlex
 from collections.abc import Sequence
 
@@ -8,12 +7,10 @@ import streamlit as st
 
 from dashboard import address, data, measured, measured_tables, shell, state, tables, words
 from dashboard.figures.forecast import forecast_by_step
-from dashboard.figures.scorecard import scorecard
 from dashboard.figures.step_difference import step_difference
 from dashboard.uploads import Upload
+from dashboard.views import scorecard
 from simulator.compare.sides import BASELINE
-from simulator.scorecard.page import MISS
-from simulator.scorecard.score import Scored, as_json, scored
 from traces.measured import ImportAccount, MeasuredRun
 from traces.report import RunReport
 
@@ -23,12 +20,10 @@ UPLOAD, OTHER_UPLOAD = "measured_upload", "measured_other_upload"
 FORMAT, EXAMPLE, FORGET = "measured_format", "measured_example", "measured_forget"
 FRACTION, SCENARIO, CALIBRATE = "measured_fraction", "measured_scenario", "measured_calibrate"
 OTHER, IS_A, ARM, COMPARE = "measured_other", "measured_is_a", "measured_arm", "measured_compare"
-SCORE = "measured_score"
 ANOTHER_FILE = "another file"
 MAX_SENTENCES = 20
-MAX_ROWS_SHOWN = 12
 
-_LOG, _CALIBRATED, _SCORED = "_measured_log", "_measured_calibrated", "_measured_scored"
+_LOG, _CALIBRATED = "_measured_log", "_measured_calibrated"
 
 
 def render() -> None:
@@ -42,7 +37,7 @@ def render() -> None:
     address.keep("part", part, "forecast")
     if part == "scorecard":
         with shell.mistakes():
-            _scorecard()
+            scorecard.render()
         return
     log = _log()
     if log is None:
@@ -57,8 +52,9 @@ def render() -> None:
         log_format = st.selectbox(
             "Format", measured.FORMATS, key=FORMAT, help="`auto` tells the framework by its keys."
         )
-        with st.spinner("Reading the log", show_time=True):
-            run = measured.read(log, log_format)
+        run = shell.waited_for("Reading the log", "read", _id(log, log_format), lambda: measured.read(log, log_format))
+        if run is None:
+            return
         _understood(run, log)
         if part == "compare":
             _compare(run, log)
@@ -158,8 +154,14 @@ def _forecast(log: measured.Log, log_format: str) -> None:
         help="The later steps are predicted from their lengths alone, then held against their times.",
     )
     with shell.mistakes():
-        with st.spinner("Fitting the first steps", show_time=True):
-            report = measured.forecast_of(log, log_format, percent / 100)
+        report = shell.waited_for(
+            "Fitting the first steps",
+            "forecast",
+            _id(log, log_format, percent),
+            lambda: measured.forecast_of(log, log_format, percent / 100),
+        )
+        if report is None:
+            return
         with st.container(key="forecast_answer"):
             st.markdown(measured_tables.forecast_sentence(report))
         with st.container(key="forecast_terms"):
@@ -189,8 +191,15 @@ def _calibration(log: measured.Log, log_format: str) -> None:
         )
         return
     with shell.mistakes():
-        with st.spinner("Replaying the logged steps", show_time=True):
-            report, text = measured.calibration_of(log, log_format, chosen)
+        done = shell.waited_for(
+            "Replaying the logged steps",
+            "calibrate",
+            _id(log, log_format, chosen.key),
+            lambda: measured.calibration_of(log, log_format, chosen),
+        )
+        if done is None:
+            return
+        report, text = done
         with st.container(key="calibration_answer"):
             st.markdown(measured_tables.calibration_sentence(report))
         st.table(measured_tables.calibration_table(report), border="horizontal")
@@ -221,8 +230,9 @@ def _scenarios(log: measured.Log) -> dict[str, data.Source]:
     return first | sources
 
 
-def _id(log: measured.Log) -> str:
-    return "".join(upload.sha256[:8] for upload in log[:4])
+def _id(log: measured.Log, *more: object) -> str:
+    """Return what tells a log, and whatever else a result depends on, from any other."""
+    return "/".join([*(upload.sha256 for upload in log), *(str(each) for each in more)])
 
 
 def _compare(run: MeasuredRun, log: measured.Log) -> None:
@@ -245,8 +255,11 @@ def _compare(run: MeasuredRun, log: measured.Log) -> None:
                 icon=":material/compare_arrows:",
             )
             return
-        with st.spinner("Reading the other run", show_time=True):
-            other = measured.read_other((Upload(file.name, file.getvalue()),))
+        files = (Upload(file.name, file.getvalue()),)
+        read = shell.waited_for("Reading the other run", "read_other", _id(files), lambda: measured.read_other(files))
+        if read is None:
+            return
+        other = read
         other_name = file.name
     else:
         other, other_name = reports[choice], choice
@@ -285,39 +298,6 @@ def _reports() -> dict[str, RunReport]:
     last = state.last_run()
     runs = [*([last[1]] if last is not None else []), *state.basket()]
     return {f"{number}: {run.scenario} ({run.scenario_hash[:8]})": run for number, run in enumerate(runs, start=1)}
-
-
-def _scorecard() -> None:
-    st.markdown(
-        "Every public measured row of an engine that states enough, predicted with no parameter fitted to it. The RL "
-        "rows take minutes: `bebop scorecard` scores them too."
-    )
-    if st.button("Score the published rows", key=SCORE, icon=":material/rule:"):
-        st.session_state[_SCORED] = True
-    if not st.session_state.get(_SCORED):
-        st.caption("Takes some seconds.")
-        return
-    with st.spinner("Predicting the published rows", show_time=True):
-        entries = measured.scorecard_of(with_runs=False)
-    with st.container(key="scorecard_classes"):
-        st.table(measured_tables.classes_table(entries), border="horizontal")
-    shell.chart("scorecard", scorecard([one for one in entries if isinstance(one, Scored)], dark=shell.dark()))
-    rows = sorted(scored(entries), key=lambda row: -abs(row.error))
-    missed = [row for row in rows if abs(row.error) >= MISS]
-    st.markdown(f"#### Furthest off ({len(missed)} of {len(rows)} rows by {MISS:.0%} or more)")
-    st.table(measured_tables.rows_table(rows[:MAX_ROWS_SHOWN]), border="horizontal")
-    missing = measured_tables.unpredictable_table(entries)
-    with st.expander(f"Rows that cannot be predicted ({len(missing['row'])})"):
-        _table(missing)
-    st.download_button(
-        "Download all rows (JSON)",
-        json.dumps(as_json(entries)),
-        file_name="scorecard.json",
-        mime="application/json",
-        on_click="ignore",
-        icon=":material/download:",
-    )
-    st.code("bebop scorecard --no-runs --json", language="shell")
 
 
 if __name__ == "__main__":

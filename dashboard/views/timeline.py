@@ -28,6 +28,8 @@ def render() -> None:
     arm, num_steps = _choice(asked)
     with shell.mistakes():
         found = _watched(asked.scenario, arm, num_steps)
+        if found is None:
+            return
         _draw(found, f"{asked.source.key}/{arm}/{num_steps}")
         _footer(asked, arm, num_steps, found)
 
@@ -55,12 +57,14 @@ def _choice(asked: data.Question) -> tuple[str, int]:
     return arm, num_steps
 
 
-def _watched(scenario: Scenario, arm: str, num_steps: int) -> Timeline:
-    found = timelines.watched(scenario, arm, num_steps)
-    if found is not None:
-        return found
-    with st.spinner(f"Watching {num_steps} RL steps of {words.escape_markdown(arm)}", show_time=True):
-        return timelines.watch_arm(scenario, arm, num_steps)
+def _watched(scenario: Scenario, arm: str, num_steps: int) -> Timeline | None:
+    """Return what was watched, None where it was cancelled."""
+    return timelines.watched(scenario, arm, num_steps) or shell.waited_for(
+        f"Watching {num_steps} RL steps of {words.escape_markdown(arm)}",
+        "watch",
+        data.key_of(scenario, arm, num_steps),
+        lambda: timelines.watch_arm(scenario, arm, num_steps),
+    )
 
 
 def _draw(found: Timeline, key: str) -> None:

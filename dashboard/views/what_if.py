@@ -202,6 +202,8 @@ def _plans(scenario: Scenario, arm: str) -> None:
     key = data.key_of(scenario, "plans", arm, max_gpus, count, where.address)
     pressed = right.button("Search plans", key="search_plans", width="stretch")
     found: PlanReport | None = shell.kept().get(key)
+    if found is None:
+        _notice_of_cancelled("plans", "The search", "Search plans", pressed=pressed)
     if found is None and not pressed:
         st.caption("Searches splits, parallel layouts, k, batch and staleness; takes a minute or more.")
         return
@@ -217,10 +219,20 @@ def _plans(scenario: Scenario, arm: str) -> None:
     shell.chart("pareto", pareto(found, dark=shell.dark()))
 
 
+def _notice_of_cancelled(work: str, what: str, button: str, *, pressed: bool) -> None:
+    """Say that a piece of work was cancelled, until it is asked for again."""
+    if pressed:
+        state.resume(work)
+    elif state.was_cancelled(work):
+        st.info(f"{what} was cancelled; press **{button}** to start it again.", icon=":material/cancel:")
+
+
 def _sensitivity(scenario: Scenario, arm: str) -> None:
     key = data.key_of(scenario, "sensitivity", arm)
     pressed = st.button("Find what matters", key="find_sensitivity")
     found: Sensitivity | None = shell.kept().get(key)
+    if found is None:
+        _notice_of_cancelled("sensitivity", "The analysis", "Find what matters", pressed=pressed)
     if found is None and not pressed:
         st.caption("Moves every uncertain or assumed input to both ends of its range, one at a time.")
         return

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simulator.engine_habits import EngineHabits
@@ -46,14 +46,26 @@ def main(argv: list[str]) -> int:
     return _checked(entries, with_runs=not arguments.no_runs) if arguments.check else ExitCode.OK
 
 
-def shipped_entries(*, with_runs: bool) -> list[Entry]:
-    """Return the entries of the shipped rows, with the RL runs or without."""
+def shipped_entries(*, with_runs: bool, progress: Callable[[float], None] | None = None) -> list[Entry]:
+    """Return the entries of the shipped rows, with the RL runs, whose progress is told, or without."""
     entries = score_rows(published_rows(), fitted=fit_of)
     if with_runs:
         from simulator.scorecard.runs import score_runs
 
-        entries.extend(score_runs())
+        entries.extend(score_runs(progress))
     return entries
+
+
+def own_entries(rows: Path) -> list[Entry]:
+    """Return the entries of a table of one's own.
+
+    Raises:
+        TraceError: It is no such table, or an empty one.
+    """
+    own = read_rows(rows)
+    if not own:
+        raise TraceError(f"{rows}: no rows below the header; add one row per measured configuration")
+    return score_rows(own)
 
 
 def _entries(rows: Path | None, scenarios: Path | None, *, with_runs: bool) -> list[Entry]:
@@ -61,10 +73,7 @@ def _entries(rows: Path | None, scenarios: Path | None, *, with_runs: bool) -> l
         return shipped_entries(with_runs=with_runs)
     entries: list[Entry] = []
     if rows is not None:
-        own = read_rows(rows)
-        if not own:
-            raise TraceError(f"{rows}: no rows below the header; add one row per measured configuration")
-        entries.extend(score_rows(own))
+        entries.extend(own_entries(rows))
     if scenarios is not None:
         from simulator.scorecard.runs import score_scenarios
 

@@ -6,8 +6,8 @@ Scenarios run in processes of their own, two at a time. Does not know latencies 
 
 import csv
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +26,8 @@ RL_FILE = PUBLISHED / "published_rl_rows.csv"
 SCENARIO_FOLDER = PUBLISHED / "scenarios"
 MAX_PROCESSES = 2
 MAX_SCENARIO_FILES = 200
+PULSE_S = 0.3
+"""Longest time between two calls of `progress`."""
 
 SCENARIO_OF_ROW: dict[str, tuple[str, int]] = {
     "bebop-reasoning-to": ("bebop-reasoning", 0),
@@ -59,9 +61,10 @@ class Job:
     path: str
 
 
-def score_runs() -> list[Entry]:
-    """Return one entry per published RL row."""
-    reports = _run([Job(name, _where(name)) for name in dict.fromkeys(name for name, _ in SCENARIO_OF_ROW.values())])
+def score_runs(progress: Callable[[float], None] | None = None) -> list[Entry]:
+    """Return one entry per published RL row; `progress` is called with the share of the scenarios that are done."""
+    names = dict.fromkeys(name for name, _ in SCENARIO_OF_ROW.values())
+    reports = _run([Job(name, _where(name)) for name in names], progress)
     entries: list[Entry] = []
     with RL_FILE.open(newline="", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
@@ -132,14 +135,23 @@ def _scored(
     return Scored(row_id, SCENARIO_SECONDS, what, row.quantity, row.measured_arm, value, low, high, source, assumptions)
 
 
-def _run(jobs: Sequence[Job]) -> dict[str, RunReport | str]:
-    """Return each scenario's report, or in one line why there is none."""
+def _run(jobs: Sequence[Job], progress: Callable[[float], None] | None = None) -> dict[str, RunReport | str]:
+    """Return each scenario's report, or in one line why there is none; what `progress` raises ends it."""
     if len(jobs) == 1:
         return {jobs[0].name: _report(jobs[0])}
     # Not forked: compiled kernels and threads do not survive a fork.
     workers = min(MAX_PROCESSES, os.cpu_count() or 1, len(jobs))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return dict(zip((job.name for job in jobs), pool.map(_report, jobs), strict=True))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        futures = {job.name: pool.submit(_report, job) for job in jobs}
+        waiting = set(futures.values())
+        while waiting:
+            _, waiting = wait(waiting, PULSE_S, FIRST_COMPLETED)
+            if progress is not None:
+                progress(1 - len(waiting) / len(futures))
+        return {name: future.result() for name, future in futures.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a scenario under way is run to its end, and dropped
 
 
 def _report(job: Job) -> RunReport | str:

@@ -87,7 +87,7 @@ def test_two_profiles_are_compared_as_on_the_command_line(page: Page, capsys: py
 
 def test_the_scorecard_shows_the_figures_of_the_command_line(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.goto("/measured?part=scorecard")
-    page.get_by_role("button", name="Score the published rows").click()
+    page.get_by_role("button", name="Score these rows").click()
     drawn(page, "scorecard")
     cells = page.locator(".st-key-scorecard_classes").inner_text()
     classes = said(capsys, "scorecard", "--no-runs")["classes"]

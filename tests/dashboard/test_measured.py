@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bebop import main as bebop
-from dashboard import measured, measured_tables
+from dashboard import measured, measured_tables, scorecard_tables
 from dashboard.data import Source
 from dashboard.figures.forecast import forecast_by_step
 from dashboard.figures.scorecard import scorecard
@@ -14,6 +14,7 @@ from dashboard.figures.step_difference import step_difference
 from dashboard.uploads import Upload
 from simulator.run import simulate
 from simulator.scenario_file import parse_scenario
+from simulator.scorecard.cli import shipped_entries
 from simulator.scorecard.score import Scored, as_json
 from tests.dashboard.tiny_scenario import TINY
 from traces.errors import TraceError
@@ -113,7 +114,7 @@ def test_the_example_is_the_run_that_its_scenario_states() -> None:
 
 
 def test_the_scorecard_is_the_command_lines_and_draws_every_row(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = measured.scorecard_of(with_runs=False)
+    entries = shipped_entries(with_runs=False)
     assert json.loads(json.dumps(as_json(entries))) == said(capsys, "scorecard", "--no-runs")
     rows = [entry for entry in entries if isinstance(entry, Scored)]
     drawn = [line for line in scorecard(rows).data if line.mode == "markers"]
@@ -121,5 +122,5 @@ def test_the_scorecard_is_the_command_lines_and_draws_every_row(capsys: pytest.C
     assert sum(len(line.x) for line in drawn if line.name == "decided a fit") == sum(
         row.fitted is not None for row in rows
     )
-    classes = measured_tables.classes_table(entries)
+    classes = scorecard_tables.classes_table(entries)
     assert sum(map(int, classes["rows"])) == sum(row.fitted is None for row in rows)

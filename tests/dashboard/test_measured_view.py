@@ -3,14 +3,26 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import data, measured, measured_tables, state, words
+from dashboard import data, measured, measured_tables, scorecard_tables, state, words
 from dashboard.views import measured as view
+from dashboard.views import scorecard as scorecard_view
 from simulator.forecast import ForecastError
 from simulator.run import simulate
+from simulator.scorecard.cli import shipped_entries
+from simulator.scorecard.score import Scored, Unpredictable, scored
 from tests.dashboard.pages import charts, open_view, written
 from tests.dashboard.tiny_scenario import TINY
 
 REAL = Path(__file__).parents[1] / "traces" / "importers" / "real"
+
+
+OWN_ROWS = """id,source,engine,hw,model,precision,tp,method,k,concurrency,isl,osl,tpot_ms
+mine,my log,vLLM,H100x1,Qwen3-8B,bf16,1,AR,0,8,1000,500,9.0
+"""
+
+
+def error_of(row: Scored) -> float:
+    return abs(row.error)
 
 
 def with_example(**parameters: str) -> AppTest:
@@ -54,6 +66,19 @@ def test_the_example_is_understood_and_forecast_as_on_the_command_line() -> None
 def test_another_share_of_steps_is_another_forecast() -> None:
     page = with_example()
     page.slider(key=view.FRACTION).set_value(50).run()
+    report = measured.forecast_of(measured.example_log(), "auto", 0.5)
+    assert measured_tables.forecast_sentence(report) in written(page)
+
+
+def test_a_cancelled_forecast_waits_to_be_asked_again_and_the_rest_stays() -> None:
+    page = with_example()
+    work = state.keyed("forecast", view._id(measured.example_log(), "auto", 50))
+    page.session_state[state.keyed("_cancelled", work)] = True
+    page.slider(key=view.FRACTION).set_value(50).run()
+    assert [info.value for info in page.info] == ["Fitting the first steps: cancelled."]
+    assert "**verl: 16 steps**" in written(page)
+    page.button(key="again/forecast").click().run()
+    assert not page.info
     report = measured.forecast_of(measured.example_log(), "auto", 0.5)
     assert measured_tables.forecast_sentence(report) in written(page)
 
@@ -141,14 +166,49 @@ def test_a_run_of_predict_can_be_compared_with_the_log() -> None:
 def test_the_scorecard_shows_the_classes_of_the_command_line() -> None:
     page = open_view("measured", part="scorecard")
     assert charts(page) == 0
-    page.button(key=view.SCORE).click().run()
+    page.button(key=scorecard_view.SCORE).click().run()
     assert not page.exception
-    entries = measured.scorecard_of(with_runs=False)
-    assert tables_of(page, "median error") == [measured_tables.classes_table(entries)["median error"]]
+    entries = shipped_entries(with_runs=False)
+    assert tables_of(page, "median error") == [scorecard_tables.classes_table(entries)["median error"]]
     assert charts(page) == 1
+    assert len(tables_of(page, "missing fact")[0]) == sum(isinstance(entry, Unpredictable) for entry in entries)
+    rows = scored(entries)
+    assert [len(ids) for ids in tables_of(page, "configuration")][:2] == [scorecard_view.MAX_ROWS_SHOWN, len(rows)]
+    assert "bebop scorecard --no-runs --json" in [code.value for code in page.code]
+
+
+def test_a_row_of_the_scorecard_shows_what_the_command_line_says_of_it() -> None:
+    page = open_view("measured", part="scorecard")
+    page.button(key=scorecard_view.SCORE).click().run()
+    worst = max((entry for entry in shipped_entries(with_runs=False) if isinstance(entry, Scored)), key=error_of)
+    assert tables_of(page, "of this row") == [scorecard_tables.details_table(worst)["of this row"]]
+    assert tables_of(page, "because") == [scorecard_tables.assumptions_table(worst)["because"]]
+
+
+def test_rows_of_ones_own_are_scored_and_a_wrong_table_is_one_line() -> None:
+    page = open_view("measured", part="scorecard")
+    page.button_group(key=scorecard_view.ROWS).set_value(scorecard_view.MINE).run()
+    assert not [button for button in page.button if button.key == scorecard_view.SCORE]
+    for content, error in ((OWN_ROWS, None), ("a,b\n1,2\n", "no column model")):
+        page.file_uploader(key=scorecard_view.OWN).set_value(("mine.csv", content.encode(), "text/csv")).run()
+        page.button(key=scorecard_view.SCORE).click().run()
+        assert not page.exception
+        assert [error in one.value for one in page.error] == ([True] if error else [])
+        if error is None:
+            assert tables_of(page, "median error")
+            assert "bebop scorecard --rows mine.csv --json" in [code.value for code in page.code]
+
+
+def test_rl_rows_that_were_cancelled_say_so() -> None:
+    page = open_view("measured", part="scorecard")
+    page.button_group(key=scorecard_view.ROWS).set_value(scorecard_view.RUNS).run()
+    page.session_state["_measured_scored"] = scorecard_view.RUNS
+    page.session_state[state.keyed("_cancelled", f"scorecard/{scorecard_view.RUNS}")] = True
+    page.run()
+    assert "Scoring was cancelled" in page.info[0].value
 
 
 def test_an_unknown_part_of_a_link_opens_the_first() -> None:
     page = open_view("measured", part="<script>")
     assert not page.exception
-    assert page.query_params["part"] == "forecast"
+    assert page.button_group(key=view.PART).value == "forecast"

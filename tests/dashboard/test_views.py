@@ -88,6 +88,16 @@ def test_what_matters_most_is_named() -> None:
     assert "Measure **" in markdown(page) or "nothing is uncertain" in page.error[0].value
 
 
+@pytest.mark.parametrize(
+    ("work", "button"), [("plans", "Search plans"), ("sensitivity", "Find what matters")], ids=["plans", "sensitivity"]
+)
+def test_cancelled_plans_and_sensitivities_say_so(work: str, button: str) -> None:
+    page = upload(open_page(), TINY.replace("num_steps = 6", "num_steps = 9"))
+    page.session_state[state.keyed("_cancelled", work)] = True
+    page.switch_page("views/what_if.py").run()
+    assert any(f"was cancelled; press **{button}**" in info.value for info in page.info)
+
+
 def test_plans_are_searched_only_on_demand() -> None:
     page = open_view("what_if")
     assert "Recommended" not in markdown(page)
