@@ -5,6 +5,9 @@ import plotly.graph_objects as go
 from dashboard.look import Look, dress, empty, look_of
 from simulator.what_if import SpeedupMap
 
+STRONG = 0.65
+"""Share of the colour scale's half from which text in the page's colour stands out more than ink."""
+
 
 def heat_map(found: SpeedupMap, *, dark: bool = False) -> go.Figure:
     """Draw the speedup of every cell; blue is faster than plain decoding, orange slower, and 1 is the page's colour."""
@@ -19,8 +22,6 @@ def heat_map(found: SpeedupMap, *, dark: bool = False) -> go.Figure:
             x=columns,
             y=rows,
             z=[list(row) for row in found.speedups],
-            text=[[_text(value) for value in row] for row in found.speedups],
-            texttemplate="%{text}",
             customdata=[[_label(found, i, j) for j in columns] for i in rows],
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=_scale(look),
@@ -31,6 +32,7 @@ def heat_map(found: SpeedupMap, *, dark: bool = False) -> go.Figure:
             colorbar={"title": {"text": "speedup", "side": "right"}, "outlinewidth": 0, "thickness": 12},
         )
     )
+    figure.add_trace(_numbers(found, look, reach))
     if min(known) < 1.0 < max(known) and len(columns) > 1 and len(rows) > 1:
         figure.add_trace(_break_even(found, look))
     dress(figure, look, height=160 + 44 * len(rows))
@@ -46,8 +48,23 @@ def heat_map(found: SpeedupMap, *, dark: bool = False) -> go.Figure:
     return figure
 
 
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}×"
+def _numbers(found: SpeedupMap, look: Look, reach: float) -> go.Scatter:
+    """Return every cell's number, in the page's colour where the cell is too strong for ink."""
+    cells = [
+        (column, row, value)
+        for row, line in enumerate(found.speedups)
+        for column, value in enumerate(line)
+        if value is not None
+    ]
+    return go.Scatter(
+        x=[column for column, _, _ in cells],
+        y=[row for _, row, _ in cells],
+        text=[f"{value:.2f}×" for _, _, value in cells],
+        textfont={"color": [look.page if abs(value - 1.0) > STRONG * reach else look.ink for _, _, value in cells]},
+        mode="text",
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _label(found: SpeedupMap, row: int, column: int) -> str:
