@@ -1,15 +1,18 @@
 """Figures of a study: results -> plotly figures. Computes no number that tables do not have. Writes no file."""
 
-# Intervals are those of `estimates`, 95 % over seeds, unless a figure says otherwise.
+# Intervals are those of `estimates`, 95 % over seeds; of single seeds' points, 95 % of counting.
 
+import math
 from collections.abc import Callable, Iterable
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from profiler.mtp.acceptance import Acceptance
 from profiler.mtp.corpora import VOCAB_SIZE
 from profiler.mtp.entropy_bounds import largest_top_probability, least_top_probability
 from profiler.mtp.estimates import Estimate, accept_rate, cells_of, domains_of, rl_lines, temperature_curve
+from profiler.mtp.laws import Line
 from profiler.mtp.results import LOSSES_COMPARED, NARROW, RECIPES, TEMPERATURE_CURVES, Results
 
 INK, MUTED, GRID = "#2F2D2B", "#6B6763", "#E6E3DF"
@@ -86,6 +89,7 @@ def first_drafts(results: Results) -> go.Figure:
             figure.add_scatter(
                 x=[one.entropy_nats for one in found],
                 y=[one.cumulative[0] for one in found],
+                error_y=_thin(1.96 * math.sqrt(_variance(one.cumulative[0]) / one.num_steps) for one in found),
                 **_dots(index, domain) | {"showlegend": column == 1},
                 row=1,
                 col=column,
@@ -97,17 +101,19 @@ def first_drafts(results: Results) -> go.Figure:
 
 def laws(results: Results) -> go.Figure:
     """Draw accept length over policy entropy along RL, with the fitted law of each recipe."""
-    figure = make_subplots(1, len(RECIPES), shared_yaxes=True, subplot_titles=[NAMES[name] for name in RECIPES])
-    top = max(point.step for point in results.rl)
-    lines = rl_lines(results)
+    top, lines = max(point.step for point in results.rl), rl_lines(results)
+    titles = [f"{NAMES[name]}<br>{_slope(lines[name])}" for name in RECIPES]
+    figure = make_subplots(1, len(RECIPES), shared_yaxes=True, subplot_titles=titles)
     for column, name in enumerate(RECIPES, 1):
         for rises, symbol, label in ((True, "circle", "entropy led up"), (False, "circle-open", "led back")):
             points = [point for point in results.rl if (point.step <= top / 2) == rises]
             style = _dots(column - 1, label) | {"showlegend": column == 1}
             edge = {"width": 1.5, "color": COLOURS[column - 1]}
             style["marker"] = {"color": COLOURS[column - 1], "size": 7, "symbol": symbol, "line": edge}
-            lengths = [point.found[name].accept_length for point in points]
-            figure.add_scatter(x=[point.entropy_nats for point in points], y=lengths, **style, row=1, col=column)
+            found = [point.found[name] for point in points]
+            lengths, bars = [one.accept_length for one in found], _of_counting(found)
+            entropies = [point.entropy_nats for point in points]
+            figure.add_scatter(x=entropies, y=lengths, error_y=bars, **style, row=1, col=column)
         line, ends = lines[name], [lines[name].entropy_low_nats, lines[name].entropy_high_nats]
         # Its intercept is that of the first step.
         values = [line(entropy) + line.per_step * top / 2 for entropy in ends]
@@ -115,9 +121,10 @@ def laws(results: Results) -> go.Figure:
         figure.add_scatter(x=ends, y=values, mode="lines", line=drawn, showlegend=False, row=1, col=column)
     figure.update_yaxes(title_text="accept length", col=1)
     figure.update_xaxes(title_text="policy entropy (nats)")
-    return _dress(
-        figure, "Accept length over policy entropy along RL, frozen heads; lines at the middle step", height=400
-    )
+    title = "Accept length over policy entropy along RL, frozen heads: slopes per nat, lines at the middle step"
+    _dress(figure, title, height=430)
+    figure.update_annotations(font_size=13)
+    return figure.update_layout(margin={"t": 105})
 
 
 def along_rl(results: Results) -> go.Figure:
@@ -145,9 +152,8 @@ def along_rl(results: Results) -> go.Figure:
             dash = "dash" if "online" in name else "solid"
             line = {"color": COLOURS[index], "width": 2, "dash": dash}
             style = _dots(index, NAMES[name]) | {"mode": "lines+markers", "showlegend": first, "line": line}
-            bars = {"type": "data", "array": [1.96 * one.accept_length_sd for one in found], "thickness": 1, "width": 2}
             lengths = [one.accept_length for one in found]
-            figure.add_scatter(x=steps, y=lengths, error_y=bars, **style, row=2, **at)
+            figure.add_scatter(x=steps, y=lengths, error_y=_of_counting(found), **style, row=2, **at)
     figure.update_xaxes(title_text="RL step", row=2)
     figure.update_yaxes(title_text="accept length", row=2, col=1)
     _dress(figure, "Acceptance along RL: entropy led up and back", height=620)
@@ -189,6 +195,22 @@ _BOUNDS: tuple[Callable[[float], float], ...] = (
 def _bars(found: Iterable[Estimate]) -> dict[str, object]:
     widths = [one.high - one.mean for one in found]
     return {"type": "data", "array": widths, "thickness": 1.5, "width": 3}
+
+
+def _of_counting(found: Iterable[Acceptance]) -> dict[str, object]:
+    return _thin(1.96 * one.accept_length_sd for one in found)
+
+
+def _thin(widths: Iterable[float]) -> dict[str, object]:
+    return {"type": "data", "array": list(widths), "thickness": 1, "width": 2}
+
+
+def _variance(share: float) -> float:
+    return share * (1.0 - share)
+
+
+def _slope(line: Line) -> str:
+    return f"{line.slope_per_nat:.2f} ({line.slope_low:.2f} to {line.slope_high:.2f})"
 
 
 def _dots(index: int, name: str) -> dict[str, object]:

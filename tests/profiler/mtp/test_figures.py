@@ -57,6 +57,19 @@ def test_a_law_is_drawn_through_its_points() -> None:
     assert (greedy.x[0], greedy.x[1]) == pytest.approx((line.entropy_low_nats, line.entropy_high_nats))
 
 
+def test_points_of_single_seeds_have_bars_of_counting_and_laws_the_interval_of_their_slope() -> None:
+    found = everything()
+    drawn = figures(found)
+    dots = next(one for one in drawn["laws"].data if one.mode == "markers")
+    assert dots.error_y.array == pytest.approx([1.96 * found.rl[0].found["to"].accept_length_sd] * len(dots.x))
+    bin_dots = next(one for one in drawn["first-drafts"].data if one.mode == "markers")
+    share = bin_dots.y[0]
+    assert bin_dots.error_y.array[0] == pytest.approx(1.96 * (share * (1 - share) / 1000) ** 0.5)
+    line, titles = rl_lines(found)["to"], [one.text for one in drawn["laws"].layout.annotations]
+    interval = f"{line.slope_per_nat:.2f} ({line.slope_low:.2f} to {line.slope_high:.2f})"
+    assert titles[0] == f"greedy draft, CE<br>{interval}"
+
+
 def test_bounds_are_drawn_below_and_above_every_likeliest_token() -> None:
     lower, upper, *_ = figures(everything())["first-drafts"].data
     assert lower.y[0] == upper.y[0] == 1.0

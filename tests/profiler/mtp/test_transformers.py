@@ -11,7 +11,13 @@ from profiler.mtp.heads import head_for_transformer, transformer_hidden  # noqa:
 from profiler.mtp.train import HeadRecipe, Rollouts, train_head  # noqa: E402
 from tests.profiler.shapes import small  # noqa: E402
 
-SIZES = {"vocab_size": 61, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+}
 GROUPED = SIZES | {"intermediate_size": 96, "num_key_value_heads": 2, "head_dim": 16}
 CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen3": GROUPED,
