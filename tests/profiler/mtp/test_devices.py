@@ -87,3 +87,11 @@ def test_divergences_from_hidden_states_stay_there() -> None:
 def test_a_unit_of_the_study_runs_where_it_is_told_to(part: str, seed: int) -> None:
     unit = elsewhere(lambda: run_unit(TINY, part, seed, "cpu"))
     assert unit.cells or unit.rl
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("part", ["math", "sums"])
+def test_a_unit_of_the_study_runs_on_a_gpu(part: str) -> None:
+    unit = run_unit(TINY, part, 0, "cuda")
+    assert unit.cells or unit.rl
