@@ -30,6 +30,8 @@ SyncRule = Literal["wait", "finish_all", "abort_resume", "in_place"]
 """What a sync does with running sequences: `InFlight`, or it waits until the whole batch is finished."""
 ROLLOUT, TRAINER, BUFFER = "rollout", "trainer", "buffer"
 """Names of the actors, inside a Ray of their own."""
+CORES_VARIABLE = "BEBOP_TESTBED_CORES"
+"""Environment variable with the cores that a process had before it was bound to one of them."""
 PATIENCE_S = 120.0
 """How long an actor waits for another one to be started again."""
 
@@ -300,7 +302,9 @@ def pin(place: int) -> None:
     """
     if not hasattr(os, "sched_setaffinity"):
         return
-    cores = sorted(os.sched_getaffinity(0))
+    # Whoever is bound already, or was started by such a process, still knows the cores of before.
+    known = os.environ.setdefault(CORES_VARIABLE, ",".join(map(str, sorted(os.sched_getaffinity(0)))))
+    cores = [int(core) for core in known.split(",")]
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has ended
             os.sched_setaffinity(int(thread.name), {cores[place % len(cores)]})
