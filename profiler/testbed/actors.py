@@ -48,6 +48,8 @@ class Synced:
     """The rollout actor's answer to new weights."""
 
     version: int
+    begin_s: float
+    """When it was heard: between two steps of the engine, `time.perf_counter()`."""
     drain_s: float
     counters: Counters
     """Since the weights before."""
@@ -108,7 +110,7 @@ class RolloutActor:
         pin(0)
         self._config, self._task = config, Sums(config)
         self._engine = parts.engine(config)
-        self._synced = Synced(0, 0.0, Counters())
+        self._synced = Synced(0, 0.0, 0.0, Counters())
         self._orders: dict[int, Order] = {}
         self._pending: deque[Request] = deque()
         """Requests that the engine has no room for yet."""
@@ -161,7 +163,7 @@ class RolloutActor:
         self._pending.extendleft(reversed(aborted))  # they were first, and go on first
         self._is_closed = False
         self._has_work.set()
-        self._synced = Synced(weights.version, drain_s, self._engine.take_counters())
+        self._synced = Synced(weights.version, begin_s, drain_s, self._engine.take_counters())
         return self._synced
 
     def _is_still(self) -> bool:
@@ -273,6 +275,7 @@ class TrainerActor:
             end_s=end_s,
             drain_s=synced.drain_s,
             sync_s=max(end_s - begin_s - synced.drain_s, 0.0),
+            stop_s=max(synced.begin_s - begin_s, 0.0),
             counters=synced.counters,
             is_resumed=is_resumed,
             **half,

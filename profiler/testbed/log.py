@@ -34,6 +34,8 @@ class StepRecord:
     drain_s: float
     """Trainer waiting for running sequences to end before the sync; in-flight rule wait only."""
     sync_s: float
+    stop_s: float
+    """Of it, until the engine had ended its step and stood still."""
     checkpoint_s: float
     counters: Counters
     """Of the engine, from the sync before to this one."""
@@ -218,6 +220,7 @@ def _own(record: StepRecord, step_s: float) -> dict[str, float]:
         "bebop/hand_over_s": step_s - record.wait_s - record.train_s - record.drain_s - record.sync_s,
         "bebop/checkpoint_s": record.checkpoint_s,
         "bebop/drain_s": record.drain_s,
+        "bebop/sync_stop_s": record.stop_s,
         "bebop/busy_s": counters.busy_s,
         "bebop/prefill_s": counters.prefill_s,
         "bebop/num_prefills": counters.num_prefills,
