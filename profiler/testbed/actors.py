@@ -19,11 +19,12 @@ from typing import Any, Literal
 from profiler.errors import RunError
 from profiler.local_ray import import_ray
 from profiler.testbed.buffer import Buffer, Group, Order, Staleness, Taken, staleness
+from profiler.testbed.checkpoint import Checkpoint
 from profiler.testbed.engine import Counters, Finished, Request
 from profiler.testbed.log import StepRecord
 from profiler.testbed.parts import Learner, Parts, Sums
 from profiler.testbed.trainer import Example, advantages
-from profiler.testbed.weights import Weights, load_checkpoint, save_checkpoint
+from profiler.testbed.weights import Weights
 from traces.testbed import TestbedConfig, TestbedPolicy
 
 SyncRule = Literal["wait", "finish_all", "abort_resume", "in_place"]
@@ -198,16 +199,17 @@ class RolloutActor:
 class TrainerActor:
     """A learner, its checkpoint, and the weights that it has published."""
 
-    def __init__(self, parts: Parts, config: TestbedConfig, checkpoint: Path) -> None:
+    def __init__(self, parts: Parts, config: TestbedConfig, folder: Path) -> None:
         pin(1)
-        self._config, self._task, self._checkpoint = config, Sums(config), checkpoint
+        self._config, self._task, self._checkpoint = config, Sums(config), Checkpoint(folder)
         self._learner: Learner = parts.learner(config)
         self._version = 0
         self._half: dict[str, Any] = {}
         """What is known of the step that was trained and not synced yet."""
-        if saved := load_checkpoint(checkpoint):
-            self._learner.load(saved["learner"])
-            self._version, self._half = saved["version"], saved["half"]
+        if saved := self._checkpoint.load():
+            self._version, content = saved
+            self._learner.load(content["learner"])
+            self._half = content["half"]
         self._published = Weights.of(self._learner.weights(), self._version)
 
     def ready(self) -> int:
@@ -258,7 +260,7 @@ class TrainerActor:
         }
         self._version = step
         saved_s = time.perf_counter()
-        save_checkpoint(self._checkpoint, {"version": step, "half": self._half, "learner": self._learner.state()})
+        self._checkpoint.save(step, {"half": self._half, "learner": self._learner.state()})
         self._half["checkpoint_s"] = time.perf_counter() - saved_s
 
     def _sync(self, step: int, is_resumed: bool) -> StepRecord:

@@ -90,7 +90,7 @@ def drive(config: TestbedConfig, parts: Parts, outcome: Outcome, on_step: Callab
     """
     with (
         local_ray(num_cpus=2) as (ray, folder),
-        _actors(ray, config, parts, folder / "checkpoint.pt") as actors,
+        _actors(ray, config, parts, folder) as actors,
     ):
         loop = actors[ROLLOUT].run.remote()
         asked: deque[Any] = deque()
@@ -118,7 +118,7 @@ def drive(config: TestbedConfig, parts: Parts, outcome: Outcome, on_step: Callab
 
 
 @contextmanager
-def _actors(ray: Any, config: TestbedConfig, parts: Parts, checkpoint: Path) -> Iterator[dict[str, Any]]:
+def _actors(ray: Any, config: TestbedConfig, parts: Parts, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the actors once all of them are ready; end them at once at the end."""
     rule = AdmissionRule.of(config.policy, config.prompts_per_step)
     options = {"max_restarts": MAX_DEATHS, "max_task_retries": 0}
@@ -128,7 +128,7 @@ def _actors(ray: Any, config: TestbedConfig, parts: Parts, checkpoint: Path) -> 
         TRAINER: (
             TrainerActor,
             {"num_cpus": 1, "concurrency_groups": {"published": 1}, **options},
-            (parts, config, checkpoint),
+            (parts, config, folder),
         ),
     }
     actors = {}

@@ -1,14 +1,11 @@
-"""Weights as they travel at a sync, and as they lie in a checkpoint. Does not know who sends them.
+"""Weights as they travel at a sync. Does not know who sends them.
 
 One flat fp32 array: Ray's object store takes it in one copy, and a receiver on the same machine reads it in place.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,18 +46,3 @@ def copy_into(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
     """Overwrite tensors with weights of the same shapes, in place."""
     for tensor, weight in zip(tensors, weights, strict=True):
         tensor.copy_(weight)
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; the file is either the old one or the whole new one, also when its writer is killed."""
-    new = path.with_suffix(".new")
-    torch.save(content, new)
-    os.replace(new, path)  # noqa: PTH105 - says what it does
-
-
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return a checkpoint; None where there is none yet."""
-    if not path.exists():
-        return None
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    return content

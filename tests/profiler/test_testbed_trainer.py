@@ -2,6 +2,7 @@
 
 import math
 import random
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from profiler.models.step import Step  # noqa: E402
 from profiler.mtp.losses import log_softmax  # noqa: E402
 from profiler.mtp.train import HeadRecipe  # noqa: E402
 from profiler.testbed import trainer  # noqa: E402
+from profiler.testbed.checkpoint import Checkpoint  # noqa: E402
 from profiler.testbed.parts import Sums, length_at  # noqa: E402
 from profiler.testbed.prepared import head_of, new_decoder  # noqa: E402
 from profiler.testbed.trainer import Example, Grpo, advantages  # noqa: E402
-from profiler.testbed.weights import Weights, copy_into, load_checkpoint, save_checkpoint  # noqa: E402
+from profiler.testbed.weights import Weights, copy_into  # noqa: E402
 from tests.profiler.testbed_parts import config_of  # noqa: E402
 
 CONFIG = config_of("synchronous")
@@ -114,15 +116,37 @@ def test_a_learner_comes_back_from_its_checkpoint_as_if_nothing_had_been(tmp_pat
         straight.train(batch)
     for batch in batches[:2]:
         broken.train(batch)
-    assert load_checkpoint(tmp_path / "c.pt") is None
-    save_checkpoint(tmp_path / "c.pt", {"learner": broken.state()})
-    (tmp_path / "c.new").write_bytes(b"a writer died here")
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.load() is None
+    checkpoint.save(2, broken.state())
     again = learner(head=head)
-    content = load_checkpoint(tmp_path / "c.pt")
-    assert content is not None
-    again.load(content["learner"])
+    number, state = checkpoint.load() or (0, {})
+    assert number == 2
+    again.load(state)
     again.train(batches[2])
     assert all(torch.equal(a, b) for a, b in zip(straight.weights(), again.weights(), strict=True))
+
+
+def test_a_writer_that_is_killed_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    content = {"weights": [torch.arange(1000.0), torch.ones(2, 3)], "rest": (1, "two", None)}
+    for number in range(1, 4):
+        checkpoint.save(number, {**content, "number": number})
+    path = tmp_path / "checkpoint-0"
+    whole = path.read_bytes()
+    checkpoint.save(4, {**content, "number": 4})
+    after = path.read_bytes()
+    # Killed after any of its writes: the head is the old, invalid, and valid only at the very end.
+    invalid = struct.pack("<q", -1) + after[8:24]
+    for cut in (24, 500, len(after)):
+        path.write_bytes(invalid + after[24:cut] + whole[cut:])
+        number, found = checkpoint.load() or (0, {})
+        assert (number, found["number"], found["rest"]) == (3, 3, (1, "two", None))
+        assert torch.equal(found["weights"][0], content["weights"][0])
+    path.write_bytes(b"")
+    assert (checkpoint.load() or (0,))[0] == 3
+    path.write_bytes(after)
+    assert (checkpoint.load() or (0,))[0] == 4
 
 
 def test_only_an_online_head_moves_and_the_policy_does_not_move_with_it() -> None:
