@@ -8,6 +8,7 @@ against what the rows say there. Measures on one core; does not know what runs o
 import datetime
 import random
 import statistics
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from profiler.point import Point
 from profiler.result import own_version
 from profiler.statistics import NOISY_SPREAD, Collected, collect
 from profiler.testbed.task import PROMPT_TOKENS
-from profiler.testbed.timed_engine import StepPoint, TimedEngine
+from profiler.testbed.timed_engine import Clock, StepPoint, TimedEngine
 from profiler.testbed.torch_engine import Part
 from traces.base import Provenance
 from traces.latency import MIN_LATENCY_S, LatencyRow, LatencyTrace, Measurement, Operation
@@ -42,10 +43,10 @@ class Times:
     """By whether the head reads too (0, 1) and tokens."""
 
 
-def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS) -> Times:
+def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS, clock: Clock = time.perf_counter) -> Times:
     """Return samples of steps with 0 to k drafts, and of prefills, in sweeps of another order each."""
     times, most = Times(), max(config.k, MOST_DRAFTS)
-    engines = [TimedEngine(config, k) for k in range(most + 1)]
+    engines = [TimedEngine(config, k, clock) for k in range(most + 1)]
     points = [*grid_points(config), *held_out_points(config)]
     texts = prefill_texts(config)
     order = random.Random(config.seed)

@@ -7,7 +7,7 @@ spread around the mean as those of sequences that began at different times. Does
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,10 +18,10 @@ from profiler.testbed.task import PROMPT_TOKENS
 from profiler.testbed.torch_engine import Part, TorchEngine
 from traces.testbed import TestbedConfig
 
-STEPS_PER_VISIT = 3
+STEPS_PER_VISIT = 4
 SPREAD = 0.75
 """Places lie within so much of the distance between the mean and the nearer end of the range: an assumption."""
-NO_TOKEN = -1
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,16 +38,17 @@ class StepPoint:
 class Stopwatch:
     """Seconds by part since it was started."""
 
+    clock: Clock
     seconds: dict[Part, float] = field(default_factory=lambda: defaultdict(float))
     _last_s: float = 0.0
 
     def start(self) -> None:
         """Begin a step."""
-        self._last_s = time.perf_counter()
+        self._last_s = self.clock()
 
     def __call__(self, part: Part) -> None:
         """End a part."""
-        now_s = time.perf_counter()
+        now_s = self.clock()
         self.seconds[part] += now_s - self._last_s
         self._last_s = now_s
 
@@ -55,13 +56,13 @@ class Stopwatch:
 class TimedEngine:
     """An engine with k drafts that can be put into any state."""
 
-    def __init__(self, config: TestbedConfig, k: int) -> None:
+    def __init__(self, config: TestbedConfig, k: int, clock: Clock = time.perf_counter) -> None:
         longest = config.max_response_tokens + PROMPT_TOKENS + 16  # nothing ends while it is timed
         roomy = config.model_copy(update={"k": k, "max_response_tokens": longest})
         engine = PreparedParts().engine(roomy)
         assert isinstance(engine, TorchEngine)
         self._engine, self._end = engine, PROMPT_TOKENS + config.max_response_tokens
-        self._k = k
+        self._clock = clock
 
     def steps(self, batch: int, context_tokens: int) -> list[tuple[float, dict[Part, float]]]:
         """Return whole seconds, and seconds by part, of a few steps; one before them is not timed."""
@@ -75,17 +76,17 @@ class TimedEngine:
     async def _steps(self, known: Sequence[int]) -> list[tuple[float, dict[Part, float]]]:
         found = []
         for index in range(STEPS_PER_VISIT + 1):
-            watch = Stopwatch()
+            watch = Stopwatch(self._clock)
             self._engine.stand_at(known)
             self._engine.watch = watch
-            began_s = time.perf_counter()
+            began_s = self._clock()
             watch.start()
             finished = self._engine.step()
             await asyncio.sleep(0)  # an actor answers messages here
             watch(Part.HOST)
             assert not finished
             if index > 0:
-                found.append((time.perf_counter() - began_s, dict(watch.seconds)))
+                found.append((self._clock() - began_s, dict(watch.seconds)))
         return found
 
     def prefill_s(self, num_seqs: int, text_tokens: int) -> float:
@@ -98,10 +99,10 @@ class TimedEngine:
             Request(number, number, prompt, known, len(known) + 1, (0,) * len(known), (0.0,) * len(known))
             for number in range(num_seqs)
         ]
-        began_s = time.perf_counter()
+        began_s = self._clock()
         engine.submit(requests)
         finished = engine.step()
-        seconds = time.perf_counter() - began_s
+        seconds = self._clock() - began_s
         assert len(finished) == num_seqs
         return seconds
 

@@ -2,6 +2,7 @@
 
 import random
 import statistics
+from itertools import pairwise
 
 import pytest
 
@@ -48,6 +49,6 @@ def test_the_reward_of_an_answer_its_form_and_its_first_line(response: str, earn
 
 def test_the_stream_to_learn_from_is_made_of_whole_problems() -> None:
     text = bytes(worked_problems(4000, seed=3).tolist()).decode()
-    lines = text.split("\n")
+    lines = text.split("\n")[:-1]
     assert lines[0].startswith("Q:")
-    assert all(after.startswith("Q:") for line, after in zip(lines[:-2], lines[1:-1], strict=True) if line[-1:] == ".")
+    assert all(after.startswith("Q:") for line, after in pairwise(lines) if line[-1:] == ".")
