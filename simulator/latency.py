@@ -6,10 +6,11 @@ verify, sample, then draft for the next step):
     verify(B, C, k + 1) + draft(B, C, k + 1) + (k - 1) draft(B, C, 1) + k lm_head(B)
     + sample(B, k + 1) + k sample(B, 1) + (k + 1) host gaps
 
-Exact at the trace's points. Between batches: the time of the next captured CUDA-graph size when the trace names them,
-linear otherwise; between contexts linear. Below the smallest context: its value. Anything else outside the trace is an
-error unless extrapolation is allowed, and then it is said. An engine's habits, where given, add host time to every step
-and keep a draft pass from being shorter than its launch. Does not know replicas, nor who asks.
+A prefill takes longer for arms that draft where the trace has rows of draft_prefill. Exact at the trace's points.
+Between batches: the time of the next captured CUDA-graph size when the trace names them, linear otherwise; between
+contexts linear. Below the smallest context: its value. Anything else outside the trace is an error unless extrapolation
+is allowed, and then it is said. An engine's habits, where given, add host time to every step and keep a draft pass from
+being shorter than its launch. Does not know replicas, nor who asks.
 """
 
 from collections.abc import Iterable, Sequence

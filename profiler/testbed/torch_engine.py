@@ -12,9 +12,10 @@ depends on how many run, not on how many could. Every response reads its own pro
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +28,7 @@ from profiler.mtp.rejection import VERIFIERS, draw, process, propose
 from profiler.testbed.engine import Counters, Finished, Request
 from profiler.testbed.prepared import weights_of
 from profiler.testbed.slots import PassMaker, Places, SlotLayer
+from profiler.testbed.texts import Texts, Whole
 
 
 class Part(StrEnum):
@@ -90,15 +92,7 @@ class TorchEngine:
         self._num_slots, self._live, self._num_admitted = num_slots, list[_Live](), 0
         self._waiting: deque[Request] = deque()
         self._counters = Counters(accepted_at=[0] * sampling.k)
-        self._log_p_SL = torch.zeros(num_slots, num_places, device=self._device)
-        self._tokens_SL = torch.zeros_like(self._log_p_SL, dtype=torch.long)
-        self._versions_SL = torch.zeros_like(self._tokens_SL)
-        self._known_S = torch.zeros_like(self._tokens_SL[:, 0])
-        """Tokens of prompt and response so far."""
-        self._end_S = torch.zeros_like(self._known_S)
-        """Tokens at which a response ends whatever the policy says."""
-        self._is_free_S = torch.zeros_like(self._known_S, dtype=torch.bool)
-        """Whether the policy may end the response."""
+        self._texts = Texts(num_slots, num_places)
         self._state_SH = torch.zeros(num_slots, decoder.embedding_VH.shape[1], device=self._device)
         """The head's hidden state that the first draft is made from."""
 
@@ -147,7 +141,8 @@ class TorchEngine:
     def abort(self) -> list[Request]:
         """Return everything running and waiting, with what it has, in the order of submission; nothing runs then."""
         running = sorted(range(len(self._live)), key=lambda slot: self._live[slot].order)
-        requests = [self._with_what_it_has(slot) for slot in running] + list(self._waiting)
+        requests = [self._texts.with_what_it_has(slot, self._live[slot].request) for slot in running]
+        requests += self._waiting
         self._live.clear()
         self._waiting.clear()
         return requests
@@ -173,7 +168,7 @@ class TorchEngine:
 
     def stand_at(self, num_known: Sequence[int]) -> None:
         """Let the running sequences have so many tokens, whatever these are: for timing."""
-        self._known_S[: len(num_known)] = torch.tensor(num_known, device=self._device)
+        self._texts.known_S[: len(num_known)] = num_known
 
     def _most_tokens(self, request: Request) -> int:
         return self.sampling.max_response_tokens if request.num_tokens is None else request.num_tokens
@@ -186,23 +181,12 @@ class TorchEngine:
             started_s = time.perf_counter()
             while self._waiting and len(self._live) < self._num_slots:
                 request = self._waiting.popleft()
-                self._seat(request)
+                self._texts.seat(len(self._live), request, self._most_tokens(request))
                 self._live.append(_Live(request, self._num_admitted, started_s))
                 self._num_admitted += 1
                 texts.append(request.prompt + request.generated)
             finished += self._prefill(first, texts)
         return finished
-
-    def _seat(self, request: Request) -> None:
-        """Write what is known of a sequence into the next slot."""
-        slot, begin, known = len(self._live), len(request.prompt), len(request.prompt) + len(request.generated)
-        self._tokens_SL[slot, :known] = torch.tensor(request.prompt + request.generated, device=self._device)
-        if request.generated:
-            self._versions_SL[slot, begin:known] = torch.tensor(request.versions, device=self._device)
-            self._log_p_SL[slot, begin:known] = torch.tensor(request.log_probs, device=self._device)
-        self._known_S[slot] = known
-        self._end_S[slot] = begin + self._most_tokens(request)
-        self._is_free_S[slot] = request.num_tokens is None
 
     def _prefill(self, first: int, texts: list[tuple[int, ...]]) -> list[Finished]:
         """Read whole texts in the slots from `first` on; sample a token of each."""
@@ -220,14 +204,15 @@ class TorchEngine:
         counters = self._counters
         counters.num_prefills += len(texts)
         counters.num_prefill_tokens += len(tokens_T)
-        return self._emit(first, target_B1V, new_B1, torch.ones_like(last_B))
+        return self._emit(first, target_B1V, new_B1, np.ones(len(texts), np.int64))
 
     def _advance(self) -> list[Finished]:
         """Make one step of all running sequences."""
         batch, k = len(self._live), self.sampling.k
-        place_B1 = self._known_S[:batch, None] - 1
-        end = int(place_B1.max()) + 1
-        tokens_B1 = self._tokens_SL[:batch].gather(1, place_B1)
+        known_B = self._texts.known_S[:batch]
+        end = int(known_B.max())
+        place_B1 = self._from_host(known_B - 1)[:, None]
+        tokens_B1 = self._from_host(self._texts.last_tokens(batch))[:, None]
         counters = self._counters
         counters.num_steps += 1
         counters.num_seq_steps += batch
@@ -237,7 +222,7 @@ class TorchEngine:
             self.watch(Part.TARGET)
             new_B1 = draw(target_B1V)
             self.watch(Part.SAMPLE)
-            return self._emit(0, target_B1V, new_B1, torch.ones_like(place_B1[:, 0]))
+            return self._emit(0, target_B1V, new_B1, np.ones(batch, np.int64))
         chain_Bk, proposal = self._draft(place_B1 - 1, end - 1)
         places = self._passes.even(place_B1 + self._ahead_Q, end + k)
         hidden_TH = self._target_pass(torch.cat((tokens_B1, chain_Bk), dim=1).view(-1), places)
@@ -249,10 +234,11 @@ class TorchEngine:
         self._state_SH[:batch] = states_BQH[torch.arange(batch, device=self._device), accepted_B]
         self.watch(Part.FIRST_DRAFT)
         counters.num_draft_tokens += batch * k
-        by_count = torch.bincount(accepted_B, minlength=k + 1).flip(0).cumsum(0).flip(0).tolist()
+        num_accepted_B = accepted_B.cpu().numpy()
+        at_least = np.bincount(num_accepted_B, minlength=k + 1)[::-1].cumsum()[::-1].tolist()
         for position in range(k):
-            counters.accepted_at[position] += by_count[position + 1]
-        return self._emit(0, target_BQV, emitted_BQ, accepted_B + 1)
+            counters.accepted_at[position] += at_least[position + 1]
+        return self._emit(0, target_BQV, emitted_BQ, num_accepted_B + 1)
 
     def _draft(self, place_B1: Tensor, end: int) -> tuple[Tensor, Tensor | None]:
         """Return drafts [B, k], and what they were drawn from; `place` is that of the head's state."""
@@ -286,33 +272,25 @@ class TorchEngine:
         logits = self._decoder.logits(hidden_TH)
         return process(logits, self.sampling.temperature).view(batch, -1, logits.shape[-1])
 
-    def _emit(self, first: int, target_BQV: Tensor, new_BQ: Tensor, num_B: Tensor) -> list[Finished]:
+    def _emit(self, first: int, target_BQV: Tensor, new_BQ: Tensor, num_B: Whole) -> list[Finished]:
         """Append the first `num` new tokens of each sequence from slot `first` on; end those that have ended."""
-        batch, width = new_BQ.shape
-        slots, ahead_Q = slice(first, first + batch), self._ahead_Q[:width]
-        known_B = self._known_S[slots]
-        places_BQ = known_B[:, None] + ahead_Q
-        self._tokens_SL[slots].scatter_(1, places_BQ, new_BQ)
-        self._log_p_SL[slots].scatter_(1, places_BQ, target_BQV.gather(2, new_BQ[..., None])[..., 0].log_())
-        self._versions_SL[slots].scatter_(1, places_BQ, torch.full_like(new_BQ, self.version))
-        ends_BQ = (new_BQ == self.sampling.end_token) & self._is_free_S[slots, None]
-        until_end_B = torch.where(ends_BQ, ahead_Q + 1, width + 1).amin(1)
-        room_B = torch.minimum(until_end_B, self._end_S[slots] - known_B)
-        kept_B = torch.minimum(room_B, num_B)
-        self._known_S[slots] = known_B + kept_B
-        entropy_BQ = torch.special.entr(target_BQV).sum(-1)
+        log_p_BQ = target_BQV.gather(2, new_BQ[..., None])[..., 0].log_().cpu().numpy()
+        entropy_BQ = torch.special.entr(target_BQV).sum(-1).cpu().numpy()
+        tokens_BQ = new_BQ.cpu().numpy()
+        kept_B, ended = self._texts.append(first, tokens_BQ, log_p_BQ, num_B, self.version, self.sampling.end_token)
         counters, num_kept = self._counters, int(kept_B.sum())
         counters.num_tokens += num_kept
         counters.num_cut_tokens += int(num_B.sum()) - num_kept
-        counters.entropy_sum_nats += float(entropy_BQ[ahead_Q < kept_B[:, None]].sum())
-        ended = (room_B <= num_B).nonzero()[:, 0].tolist()
-        return self._finish([first + index for index in ended]) if ended else []
+        is_kept_BQ = np.arange(entropy_BQ.shape[1]) < kept_B[:, None]
+        counters.entropy_sum_nats += float((entropy_BQ * is_kept_BQ).sum())
+        return self._finish(ended) if ended else []
 
     def _finish(self, slots: list[int]) -> list[Finished]:
         """Return the responses in these slots, and close the gaps that they leave."""
         finished_s, finished = time.perf_counter(), []
         for slot in slots:
-            whole, live = self._with_what_it_has(slot), self._live[slot]
+            live = self._live[slot]
+            whole = self._texts.with_what_it_has(slot, live.request)
             finished.append(
                 Finished(live.request, whole.generated, whole.versions, whole.log_probs, live.started_s, finished_s)
             )
@@ -324,21 +302,15 @@ class TorchEngine:
         return finished
 
     def _move(self, source: int, target: int) -> None:
-        known = int(self._known_S[source])
+        known = int(self._texts.known_S[source])
         for layer in (*self._layers, self._head_layer):
             layer.move(source, target, known)
-        for x_SL in (self._tokens_SL, self._versions_SL, self._log_p_SL):
-            x_SL[target, :known] = x_SL[source, :known]
-        for x_S in (self._known_S, self._end_S, self._is_free_S, self._state_SH):
-            x_S[target] = x_S[source]
+        self._texts.move(source, target)
+        self._state_SH[target] = self._state_SH[source]
         self._live[target] = self._live[source]
 
-    def _with_what_it_has(self, slot: int) -> Request:
-        request = self._live[slot].request
-        written = slice(len(request.prompt), int(self._known_S[slot]))
-        columns = (self._tokens_SL, self._versions_SL, self._log_p_SL)
-        tokens, versions, log_probs = (tuple(x_SL[slot, written].tolist()) for x_SL in columns)
-        return replace(request, generated=tokens, versions=versions, log_probs=log_probs)
+    def _from_host(self, values: Whole) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
 
 
 def _nobody(part: Part) -> None:
