@@ -134,22 +134,25 @@ class _Run:
         self._note_damage()
         fresh = self._fresh_points(known)
         stored_s = last_s = time.monotonic()
+        ready: list[Task] = []
         try:
             while True:
-                while executor.num_free and (batch := self._batch(fresh, executor.num_workers)):
+                while executor.num_free and (batch := ready or self._batch(fresh, executor.num_workers)):
                     executor.submit(batch)
+                    ready = []
                 self.progress(len(self.outcomes), len(self.design))
                 if not self._under_way:
                     break
+                if last_s - stored_s > STORE_EVERY_S:
+                    self._store()
+                    stored_s = last_s
+                ready = ready or self._batch(fresh, executor.num_workers)  # now, while all workers have something to do
                 events = executor.wait(STORE_EVERY_S)
                 now_s = time.monotonic()
                 self._learn_pace(events, now_s - last_s, executor)
                 last_s = now_s
                 for event in events:
                     self._take(event)
-                if now_s - stored_s > STORE_EVERY_S:
-                    self._store()
-                    stored_s = now_s
         finally:
             self._store()
 
