@@ -90,6 +90,10 @@ def test_a_sweep_goes_through_the_api_to_ray_and_back(tmp_path: Path) -> None:
         for token in ("ray-token", "wrong"):
             given = {**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / token)}
             asked.append(subprocess.Popen(check, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        sweep = [sys.executable, str(ROOT / "bebop.py"), "sweep", "--grid", GRID[0], "--out", str(tmp_path / "none")]
+        stranger = subprocess.Popen(
+            [*sweep, "--executor", "ray", "--address", f"{HERE}:{port}"], env=given, stderr=subprocess.PIPE, text=True
+        )
 
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ray_variables.items():
@@ -106,6 +110,12 @@ def test_a_sweep_goes_through_the_api_to_ray_and_back(tmp_path: Path) -> None:
         client.save_sweep(job, tmp_path / "results.parquet")
         assert pq.read_table(tmp_path / "results.parquet").num_rows == 12
         assert "session_" in " ".join(path.name for path in (Path(short) / "ray").iterdir())
+
+        _, said = stranger.communicate(timeout=120)
+        assert stranger.returncode == 5
+        last = said.splitlines()[-1]  # after Ray's own, one a second
+        assert f"--address {HERE}:{port}: no Ray cluster answers there" in last
+        assert "check the address and the token" in last
 
         with urllib.request.urlopen(f"http://127.0.0.1:{page}/_stcore/health", timeout=10) as response:
             assert response.read() == b"ok"

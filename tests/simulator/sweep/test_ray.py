@@ -70,6 +70,14 @@ def test_poison_on_ray_fails_alone(base: Base, tmp_path: Path, cluster: Any) -> 
     assert failed[7].reason == "ZeroDivisionError: seven"
 
 
+def test_a_killed_worker_of_ray_costs_a_try_and_no_result(base: Base, tmp_path: Path, cluster: Any) -> None:
+    fragile = Base(base.text, str(tmp_path / "mark"))
+    sweep = swept(fragile, tmp_path / "out", RayExecutor(cluster.address, function=tasks.killed_once))
+    assert (tmp_path / "mark").exists()
+    assert sweep.num_failed == 0
+    assert sweep.digest == swept(fragile, tmp_path / "calm", InProcess(tasks.fine)).digest
+
+
 def test_a_hung_point_on_ray_fails_after_its_time(base: Base, tmp_path: Path, cluster: Any) -> None:
     sweep = swept(base, tmp_path / "out", RayExecutor(cluster.address, function=tasks.hung, timeout_s=3.0))
     failed = {index: outcome for index, outcome in enumerate(sweep.outcomes) if outcome.status == "failed"}
