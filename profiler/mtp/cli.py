@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(1)
     results = _measure(arguments) if arguments.measured is None else ResultsFile(arguments.measured).read()
     if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
         for trace in traces(results, f"bebop study {shlex.join(argv)}"):
             save_trace(trace, arguments.output / f"{trace.name}.json")
         (arguments.output / "figures.html").write_text(page(figures(results).values()), encoding="utf-8")

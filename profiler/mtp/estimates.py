@@ -83,6 +83,16 @@ def gain(results: Results, domain: str, loss: str, over: str) -> Estimate:
     return estimate([a.found.rate - b.found.rate for a, b in pairs], errors)
 
 
+def lead(results: Results, domain: str, loss: str, rule: str, over: str) -> Estimate:
+    """Return by how much the accept length under one verify rule is above another's, same heads, seed by seed."""
+    both = zip(*(cells_of(results, domain, loss, name) for name in (rule, over)), strict=True)
+    pairs = [(a.found, b.found) for a, b in both]
+    return estimate(
+        [a.accept_length - b.accept_length for a, b in pairs],
+        [math.hypot(a.accept_length_sd, b.accept_length_sd) for a, b in pairs],
+    )
+
+
 def temperature_lengths(results: Results, loss: str, rule: str) -> dict[float, list[Acceptance]]:
     """Return acceptance of every seed by temperature, on arithmetic."""
     curve: dict[float, list[Acceptance]] = {}

@@ -16,6 +16,7 @@ from profiler.mtp.estimates import (
     estimate,
     gain,
     late,
+    lead,
     rl_lines,
     temperature_lengths,
 )
@@ -44,6 +45,7 @@ def verdicts(results: Results) -> dict[str, Verdict]:
     found = {
         "e2e_tv_above_ce": _every_domain(results, "e2e_tv", "ce", "e2e TV accepts more than CE in every domain"),
         "e2e_tv_above_tv": _every_domain(results, "e2e_tv", "tv", "e2e TV accepts more than per-step TV everywhere"),
+        "rejection_above_greedy": _rejection(results),
         "counts_agree": _counts_agree(results),
     }
     if any(cell.domain == "math" for cell in results.cells):
@@ -66,6 +68,13 @@ def _every_domain(results: Results, loss: str, over: str, claim: str) -> Verdict
     gains = {domain: gain(results, domain, loss, over) for domain in domains_of(results)}
     outcome = _joint(one.above(0.0) for one in gains.values())
     return Verdict(claim, outcome, ", ".join(f"{domain} {one}" for domain, one in gains.items()))
+
+
+def _rejection(results: Results) -> Verdict:
+    leads = {domain: lead(results, domain, "ce", "rejection", "greedy_draft") for domain in domains_of(results)}
+    claim = "rejection sampling accepts more than greedy drafts of the same head (CE, temperature 1) everywhere"
+    why = ", ".join(f"{domain} {one}" for domain, one in leads.items())
+    return Verdict(claim, _joint(one.above(0.0) for one in leads.values()), f"accept length by {why}")
 
 
 def _counts_agree(results: Results) -> Verdict:

@@ -162,6 +162,18 @@ def test_a_claim_is_decided_only_where_the_interval_decides() -> None:
     assert outcome(made_up({**lengths, "e2e_tv": 3.1}, sd=0.2), "e2e_tv_above_ce") is Outcome.OPEN
 
 
+@pytest.mark.parametrize(
+    ("of_greedy", "expected"),
+    [(2.9, Outcome.REPRODUCED), (3.1, Outcome.NOT_REPRODUCED), (3.0, Outcome.OPEN)],
+)
+def test_verify_rules_are_compared_by_the_same_head(of_greedy: float, expected: Outcome) -> None:
+    found = made_up(dict.fromkeys(LOSSES_COMPARED, 3.0))
+    found.cells = [
+        replace(cell, found=accepted(of_greedy)) if cell.verify_rule == "greedy_draft" else cell for cell in found.cells
+    ]
+    assert outcome(found, "rejection_above_greedy") is expected
+
+
 def test_one_domain_against_it_refutes_a_claim_about_all() -> None:
     lengths = dict.fromkeys(LOSSES_COMPARED, 3.0)
     both = made_up({**lengths, "e2e_tv": 3.1})
@@ -274,6 +286,9 @@ def test_the_command_prints_one_line_of_json_and_writes_traces(
     assert {"e2e_tv_above_ce", "slope_of_rs_tv_a_fifth", "online_tv_no_lasting_gain"} <= set(answer["verdicts"])
     assert "sums, seed 0" in out.err
     assert len(list(tmp_path.glob("mtp-study-tiny*.json"))) == 4
-    assert bebop(["study", "mtp", "--json", "--from", str(tmp_path)]) == 0
+    again = tmp_path / "of" / "what is there"
+    assert bebop(["study", "mtp", "--json", "--from", str(tmp_path), "-o", str(again)]) == 0
     torch.set_num_threads(threads)
     assert capsys.readouterr().out == out.out
+    assert len([*again.glob("*.json")]) == 4
+    assert (again / "figures.html").stat().st_size > 100_000
