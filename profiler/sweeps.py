@@ -103,12 +103,14 @@ class Sweeps:
 
     def _due(self, todo: Sequence[tuple[Item, int]], infeasible: set[Item]) -> Iterator[Task]:
         """Yield what is still worth measuring at the moment it is asked for."""
-        for index, ((purpose, point), sweep) in enumerate(todo):
+        num_left_out = 0
+        for (purpose, point), sweep in todo:
             is_first = purpose in self.grid_purposes and sweep == 0
             if not is_first and self.is_late(purpose):
-                self.progress.say(f"the time budget of {self.budget_s:g} s leaves {len(todo) - index} samples out")
-                return
-            if (purpose, point) in infeasible:
+                num_left_out += 1
+            elif (purpose, point) in infeasible:
                 self.progress.advance()
             else:
                 yield Task(purpose, point, sweep)
+        if num_left_out:
+            self.progress.say(f"the time budget of {self.budget_s:g} s leaves {num_left_out} samples out")
