@@ -50,6 +50,8 @@ class TestbedConfig(Strict):
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")
     engine: Literal["torch", "llamacpp"] = "torch"
+    """torch: the testbed's own. llamacpp: llama.cpp with random weights of a shape of its own, which no weight sync
+    changes; the trainer trains its policy on text as long as the responses are."""
     model: TestbedModel
     policy: TestbedPolicy
     k: Annotated[int, Field(ge=0, le=16)] = 0
@@ -84,6 +86,34 @@ class TestbedConfig(Strict):
                 "only llamacpp forces, one rate per draft token"
             )
         return self
+
+    @model_validator(mode="after")
+    def _llamacpp_is_asked_for_what_it_can(self) -> Self:
+        if self.engine == "llamacpp":
+            for name, (value, is_possible, reason) in self._asked_of_llamacpp().items():
+                if not is_possible:
+                    raise ValueError(f"{name}: {value} with engine llamacpp, which {reason}; or set engine = 'torch'")
+        return self
+
+    def _asked_of_llamacpp(self) -> dict[str, tuple[object, bool, str]]:
+        """Return what of a run depends on the engine: value, whether llama.cpp can, and what it can."""
+        policy, online = self.policy, self.head_update == "online"
+        return {
+            "policy.in_flight": (
+                policy.in_flight,
+                policy.in_flight in (None, "wait"),
+                "gives nothing back of what it aborts, and keeps its weights; set wait",
+            ),
+            "head_update": (self.head_update, not online, "keeps its weights; set frozen"),
+            "head_batches": (self.head_batches, self.head_batches == 0, "has an untrained head; set 0"),
+            "verify_rule": (self.verify_rule, self.verify_rule != "block", "has no block verification; set rejection"),
+            "temperature": (self.temperature, self.temperature == 1.0, "is asked to sample at 1; set 1"),
+            "response_tokens": (
+                self.response_tokens,
+                self.response_tokens is not None,
+                "has random weights, which end nothing; set quantiles",
+            ),
+        }
 
 
 class PhaseCost(Strict):

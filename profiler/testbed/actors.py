@@ -307,12 +307,16 @@ def pin(place: int) -> None:
     """
     if not hasattr(os, "sched_setaffinity"):
         return
-    # Whoever is bound already, or was started by such a process, still knows the cores of before.
-    known = os.environ.setdefault(CORES_VARIABLE, ",".join(map(str, sorted(os.sched_getaffinity(0)))))
-    cores = [int(core) for core in known.split(",")]
+    cores = all_cores()
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has ended
             os.sched_setaffinity(int(thread.name), {cores[place % len(cores)]})
+
+
+def all_cores() -> list[int]:
+    """Return the cores of this process, those included from which it, or whoever started it, was bound to one."""
+    known = os.environ.setdefault(CORES_VARIABLE, ",".join(map(str, sorted(os.sched_getaffinity(0)))))
+    return [int(core) for core in known.split(",")]
 
 
 def one_thread() -> None:

@@ -22,6 +22,8 @@ from traces.base import Provenance
 from traces.testbed import TestbedConfig
 
 NUM_RESPONSES = 512
+FEW_RESPONSES = 32
+"""Where acceptance is forced and lengths are imposed: there is nothing to count, only to train on."""
 PER_GROUP = 4
 """Responses to one prompt, at most: enough to see what they have in common."""
 QUANTILES = 20
@@ -35,7 +37,7 @@ class Counted:
 
     finished: list[Finished]
     acceptance: AcceptanceTrace | None
-    """None where the config drafts nothing."""
+    """None where the config drafts nothing, or forces what is accepted."""
     response_tokens: tuple[tuple[float, int], ...]
     """Quantiles: [probability, tokens]."""
     group_correlation: float
@@ -45,11 +47,13 @@ class Counted:
 def count(config: TestbedConfig) -> Counted:
     """Generate some hundred responses, and count."""
     # Acceptance at a position does not depend on how many follow, but for the rule that decides them together.
-    k = config.k if config.k == 0 or config.verify_rule == "block" else max(config.k, MOST_DRAFTS)
+    is_fixed = config.k == 0 or config.verify_rule == "block" or config.forced_acceptance is not None
+    k = config.k if is_fixed else max(config.k, MOST_DRAFTS)
     engine = PreparedParts().engine(config.model_copy(update={"k": k}))
     torch.manual_seed(config.seed + SEED_OF_COUNTS)
     per_group = min(PER_GROUP, config.group_size)
-    requests = requests_of(config.model_copy(update={"group_size": per_group}), -(-NUM_RESPONSES // per_group))
+    num = FEW_RESPONSES if config.forced_acceptance is not None else NUM_RESPONSES
+    requests = requests_of(config.model_copy(update={"group_size": per_group}), -(-num // per_group))
     engine.submit(requests)
     finished: list[Finished] = []
     while engine.num_running + engine.num_waiting:
@@ -58,7 +62,7 @@ def count(config: TestbedConfig) -> Counted:
     finished.sort(key=lambda one: one.request.sample_id)  # who ends first is short
     return Counted(
         finished,
-        acceptance_trace(config, counters) if k else None,
+        acceptance_trace(config, counters) if k and config.forced_acceptance is None else None,
         config.response_tokens or quantiles([len(one.tokens) for one in finished]),
         group_correlation(finished) if config.response_tokens is None else 0.0,
         counters.entropy_nats,

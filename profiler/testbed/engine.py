@@ -42,7 +42,8 @@ class Finished:
     versions: tuple[int, ...]
     """Policy version that sampled each token."""
     log_probs: tuple[float, ...]
-    """Of each token under the policy that sampled it, at the temperature of sampling, nats."""
+    """Of each token under the policy that sampled it, at the temperature of sampling, nats; empty where the engine
+    reports none."""
     started_s: float
     """When its prefill began, `time.perf_counter()`."""
     finished_s: float
@@ -71,7 +72,7 @@ class Counters:
     num_cut_tokens: int = 0
     """Emitted beyond the end of their response."""
     entropy_sum_nats: float = 0.0
-    """Of the policy at every token that was kept, at the temperature of sampling."""
+    """Of the policy at every token that was kept, at the temperature of sampling; 0 where the engine reports none."""
 
     @property
     def accept_length(self) -> float:

@@ -146,7 +146,7 @@ def _measured_step(record: StepRecord, step_s: float, segment: int, config: Test
         prompt_tokens_mean=record.prompt_tokens,
         prompt_tokens_max=record.prompt_tokens,
         total_tokens=record.num_tokens,
-        entropy_nats=counters.entropy_nats if counters.num_tokens else None,
+        entropy_nats=counters.entropy_nats if counters.entropy_sum_nats else None,
         reward_mean=statistics.fmean(record.rewards),
         speculation=_speculation(counters, config.k),
         staleness_mean_versions=record.staleness.mean,
@@ -202,7 +202,7 @@ def _logged(record: StepRecord, step_s: float, generation_s: float, config: Test
     }
     if not is_synchronous:
         found["timing_s/wait_prev_gen"] = record.wait_s
-    if counters.num_tokens:
+    if counters.entropy_sum_nats:
         found["actor/entropy"] = counters.entropy_nats
     speculation = _speculation(counters, config.k)
     if speculation is not None:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from profiler.errors import UsageError
 from profiler.mtp.train import HeadRecipe
 from profiler.testbed.engine import RolloutEngine
 from profiler.testbed.prepared import HEAD_LOSS, prepare
@@ -55,13 +54,16 @@ class PreparedParts:
     """The testbed's own engine and learner, from the policy and the head that a config prepares."""
 
     def engine(self, config: TestbedConfig) -> RolloutEngine:
-        """Return an engine on torch.
+        """Return an engine on torch, or llama.cpp with weights of its own.
 
         Raises:
-            UsageError: Another engine.
+            DeviceError: llama.cpp does not load them.
+            ModuleNotFoundError: It is not installed.
         """
-        if config.engine != "torch":
-            raise UsageError(f"engine {config.engine}: the testbed runs torch; set engine = 'torch'")
+        if config.engine == "llamacpp":
+            from profiler.testbed.llamacpp_engine import engine_of
+
+            return engine_of(config)
         prepared = prepare(config)
         torch.manual_seed(config.seed)
         sampling = Sampling(config.k, config.verify_rule, config.temperature, END, config.max_response_tokens)

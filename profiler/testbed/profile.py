@@ -161,9 +161,17 @@ def _constant(seconds: Sequence[float]) -> PhaseCost:
 
 
 def _save_latency(config: TestbedConfig, path: Path, notes: str) -> None:
-    trace: LatencyTrace = latency_trace(config, time_engine(config), path.stem, _command(config), notes)
+    trace = _latency(config, path.stem, notes)
     save_trace(trace, path)
     print(f"{'':10}{path.name}: {errors_of(trace)}", file=sys.stderr, flush=True)
+
+
+def _latency(config: TestbedConfig, name: str, notes: str) -> LatencyTrace:
+    if config.engine == "llamacpp":
+        from profiler.testbed import llamacpp_steps
+
+        return llamacpp_steps.latency_trace(config, name, _command(config), notes)
+    return latency_trace(config, time_engine(config), name, _command(config), notes)
 
 
 def errors_of(trace: LatencyTrace) -> str:

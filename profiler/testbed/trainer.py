@@ -8,6 +8,7 @@ know Ray, nor where samples come from.
 
 # Shape letters: B rows of a pass, T tokens, H hidden, V vocabulary, N tokens of responses.
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,8 @@ class Example:
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     log_probs: tuple[float, ...]
-    """Of each token of the response, under the policy that sampled it, at the temperature of sampling."""
+    """Of each token of the response, under the policy that sampled it, at the temperature of sampling; empty where the
+    engine reports none: the policy that is trained is then taken for the one that sampled."""
     advantage: float
 
     @property
@@ -131,7 +133,8 @@ class Grpo:
         kept = batch.counts_BT[:, 1:]
         log_p = log_softmax(self.decoder.logits(hidden_BTH[kept]), self._temperature)
         chosen_N = log_p.gather(1, batch.tokens_BT[:, 1:][kept][:, None])[:, 0]
-        ratio_N = (chosen_N - batch.log_probs_N).exp()
+        sampled_N = torch.where(batch.log_probs_N.isnan(), chosen_N.detach(), batch.log_probs_N)
+        ratio_N = (chosen_N - sampled_N).exp()
         clipped_N = ratio_N.clamp(1.0 - CLIP_LOW, 1.0 + CLIP_HIGH)
         loss_N = -torch.minimum(ratio_N * batch.advantage_N, clipped_N * batch.advantage_N)
         with torch.no_grad():
@@ -147,6 +150,7 @@ class _Padded:
     counts_BT: Tensor
     """Tokens of responses."""
     log_probs_N: Tensor
+    """NaN where they are not known."""
     advantage_N: Tensor
 
     @classmethod
@@ -160,9 +164,13 @@ class _Padded:
         return cls(
             tokens,
             counts,
-            torch.tensor([each for example in examples for each in example.log_probs]),
+            torch.tensor([each for example in examples for each in _log_probs(example)]),
             torch.tensor([example.advantage for example in examples for _ in example.response]),
         )
+
+
+def _log_probs(example: Example) -> Sequence[float]:
+    return example.log_probs or [math.nan] * len(example.response)
 
 
 def _passes(examples: Sequence[Example]) -> Iterator[list[Example]]:

@@ -34,4 +34,3 @@ def test_a_process_bound_to_a_core_and_its_children_find_the_other_core(tmp_path
     known = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True, env=known)
     assert done.stdout.split() == [str(core) for core in (first, second, first, second)]
-

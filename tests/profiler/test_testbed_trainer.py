@@ -4,6 +4,7 @@ import math
 import random
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_samples_of_the_policy_itself_have_ratio_one_and_the_loss_is_minus_the_m
     assert learned.ratio_mean == pytest.approx(1.0, abs=1e-5)
     assert learned.clipped_fraction == 0.0
     assert learned.loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_where_an_engine_reports_no_log_probabilities_the_policy_is_taken_for_the_sampler() -> None:
+    told, untold = learner(), learner()
+    batch = examples(told, 6)
+    mixed = [replace(each, log_probs=()) if number % 2 else each for number, each in enumerate(batch)]
+    learned = [told.train(batch), untold.train(mixed)]
+    assert learned[1].ratio_mean == pytest.approx(1.0, abs=1e-5)
+    assert learned[1].loss == pytest.approx(learned[0].loss, abs=1e-5)
+    for expected, found in zip(told.weights(), untold.weights(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_update_makes_good_responses_likelier_and_bad_ones_less() -> None:

@@ -6,7 +6,6 @@ state that it did not expect: whoever must outlive that uses `worker`. Does not 
 
 import json
 import threading
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +92,14 @@ class EngineSession:
         """URL of the server: OpenAI's endpoints under /v1, /metrics, /health, /props."""
         return str(self._server.listening_address)
 
+    def answer(self, call: Call) -> Answer:
+        """Send a call and wait for its answer; several threads may, each its own.
+
+        Raises:
+            DeviceError: The server refuses it.
+        """
+        return _answer(self._server.handle_completions(_body(call)))
+
     def complete(self, calls: Sequence[Call]) -> list[Answer]:
         """Send all calls at once and return their answers, in the order of the calls.
 
@@ -113,8 +120,7 @@ class EngineSession:
 
     def counters(self) -> dict[str, float]:
         """Return the server's Prometheus metrics since its start, by name (labels included)."""
-        with urllib.request.urlopen(f"{self.address}/metrics") as reply:
-            lines = reply.read().decode().splitlines()
+        lines = self._server.handle_metrics().splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
