@@ -29,7 +29,7 @@ from traces.testbed import TestbedConfig
 
 MOST_DRAFTS = 3
 """Drafts of the largest step that is timed, for a config that has no more."""
-NUM_SWEEPS = 6
+NUM_SWEEPS = 5
 NUM_HELD_OUT = 8
 
 

@@ -18,7 +18,9 @@ from profiler.testbed.task import PROMPT_TOKENS
 from profiler.testbed.torch_engine import Part, TorchEngine
 from traces.testbed import TestbedConfig
 
-STEPS_PER_VISIT = 4
+STEPS_PER_VISIT = 8
+WARM_STEPS = 2
+"""First steps of a visit, not timed: the visit before was of another engine, whose weights fill the caches."""
 SPREAD = 0.75
 """Places lie within so much of the distance between the mean and the nearer end of the range: an assumption."""
 Clock = Callable[[], float]
@@ -65,7 +67,7 @@ class TimedEngine:
         self._clock = clock
 
     def steps(self, batch: int, context_tokens: int) -> list[tuple[float, dict[Part, float]]]:
-        """Return whole seconds, and seconds by part, of a few steps; one before them is not timed."""
+        """Return whole seconds, and seconds by part, of a few steps; those before them are not timed."""
         engine = self._engine
         engine.abort()
         engine.submit([Request(number, number, (0,), num_tokens=self._end + 12) for number in range(batch)])
@@ -75,7 +77,7 @@ class TimedEngine:
 
     async def _steps(self, known: Sequence[int]) -> list[tuple[float, dict[Part, float]]]:
         found = []
-        for index in range(STEPS_PER_VISIT + 1):
+        for index in range(STEPS_PER_VISIT + WARM_STEPS):
             watch = Stopwatch(self._clock)
             self._engine.stand_at(known)
             self._engine.watch = watch
@@ -85,7 +87,7 @@ class TimedEngine:
             await asyncio.sleep(0)  # an actor answers messages here
             watch(Part.HOST)
             assert not finished
-            if index > 0:
+            if index >= WARM_STEPS:
                 found.append((self._clock() - began_s, dict(watch.seconds)))
         return found
 
