@@ -32,7 +32,7 @@ class Cluster:
                 self._asked_s = time.monotonic()
             complaint = self._complaint
         if complaint:
-            said = f"the Ray cluster at {self._address} does not answer ({complaint}); runs and plans need none"
+            said = f"the Ray cluster of this service does not answer ({complaint}); runs and plans need none"
             raise RefusalError(503, "no-cluster", said, headers={"Retry-After": "10"})
 
 
