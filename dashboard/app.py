@@ -59,6 +59,7 @@ def main() -> None:
     address.show()
     page.run()
     address.show(is_last=True)
+    state.has_said()
 
 
 def _where() -> str:

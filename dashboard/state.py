@@ -29,6 +29,7 @@ _BASKET = "_basket"
 _NOTE = "_note"
 _CANCELLED = "_cancelled"
 _FAILED = "_failed"
+_SAY_AGAIN = "_say_again"
 _JOB = "_job"
 _ENTROPY_POINTS = "_entropy_points"
 
@@ -84,6 +85,7 @@ def take_note() -> str | None:
 def cancel(work: str) -> None:
     """Note that the visitor cancelled a piece of work, so that it does not start again by itself."""
     st.session_state[keyed(_CANCELLED, work)] = True
+    st.session_state[_SAY_AGAIN] = True
 
 
 def resume(work: str) -> None:
@@ -153,4 +155,12 @@ def keep_entropy_points(scenario_id: str, points: list[tuple[int, float]] | None
 
 def preset(key: str, value: Any) -> None:
     """Give a widget its value before it is drawn for the first time; a visitor's own choice stays."""
-    st.session_state.setdefault(key, value)
+    kept = st.session_state.setdefault(key, value)
+    if st.session_state.get(_SAY_AGAIN):
+        # A run that is cancelled at once may end before a slow browser has heard the value, which is told only once.
+        st.session_state[key] = kept
+
+
+def has_said() -> None:
+    """Note that a page was drawn to its end."""
+    st.session_state.pop(_SAY_AGAIN, None)
