@@ -61,7 +61,8 @@ def _be_busy(config: TestbedConfig, role: Role, finished: list[Finished], is_bus
     work = _training(config, finished) if role == "trainer" else _generating(config, finished)
     work()
     is_busy.set()
-    while not is_over.is_set():
+    parent = multiprocessing.parent_process()
+    while not is_over.is_set() and parent is not None and parent.is_alive():
         work()
 
 
