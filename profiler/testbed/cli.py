@@ -20,12 +20,14 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         UsageError: A config that cannot be read.
-        ModuleNotFoundError: torch or ray is not installed.
+        ModuleNotFoundError: torch, ray or the config's engine is not installed.
     """
     arguments = _parser().parse_args(list(argv))
     if arguments.output.suffix:
         raise UsageError(f"-o {arguments.output}: several files are written; name a folder")
     config = read_config(arguments.config)
+    if config.engine == "llamacpp":
+        importlib.import_module("xllamacpp")  # here, and not in the middle of an actor's start
     arguments.output.mkdir(parents=True, exist_ok=True)
     code: int = importlib.import_module(SUBVERBS[arguments.subverb][0]).main(config, arguments.output)
     return code

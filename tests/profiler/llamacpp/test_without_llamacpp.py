@@ -68,3 +68,14 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path, capsys: pytest.Captur
         config.write_text(json.dumps(content))
         assert bebop(["profile", "--model", str(config)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_testbed_without_it_says_so_before_anything_starts(tmp_path: Path) -> None:
+    config = Path(__file__).parents[3] / "profiler" / "testbed" / "configs" / "llamacpp-sync-k2.toml"
+    arguments = ["testbed", "run", str(config), "-o", str(tmp_path / "run")]
+    probe = f"import sys; sys.modules['xllamacpp'] = None; import bebop; sys.exit(bebop.main({arguments}))"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 5
+    assert "xllamacpp is not installed; run `pip install '.[llamacpp]'`" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
