@@ -29,13 +29,14 @@ class Checkpoint:
         """Write dicts, lists and tuples of tensors and plain values; numbers ascend."""
         arrays: list[pickle.PickleBuffer] = []
         frame = pickle.dumps(_to_numpy(content), protocol=5, buffer_callback=arrays.append)
-        raw = [array.raw() for array in arrays]
+        raw: list[memoryview] = [array.raw() for array in arrays]
         sizes = struct.pack(f"<{len(raw)}q", *(each.nbytes for each in raw))
         path = self._paths[number % 2]
         path.touch()
         with path.open("r+b", buffering=0) as file:
             file.write(_HEAD.pack(_INVALID, len(frame), len(raw)))
-            for part in (sizes, frame, *raw):
+            file.write(sizes + frame)
+            for part in raw:
                 file.write(part)
             file.seek(0)
             file.write(_HEAD.pack(number, len(frame), len(raw)))

@@ -122,7 +122,7 @@ def _actors(ray: Any, config: TestbedConfig, parts: Parts, folder: Path) -> Iter
     """Yield the actors once all of them are ready; end them at once at the end."""
     rule = AdmissionRule.of(config.policy, config.prompts_per_step)
     options = {"max_restarts": MAX_DEATHS, "max_task_retries": 0}
-    makers = {
+    makers: dict[str, tuple[type, dict[str, Any], tuple[Any, ...]]] = {
         BUFFER: (BufferActor, {"num_cpus": 0}, (Buffer(rule, config.prompts_per_step, config.group_size),)),
         ROLLOUT: (RolloutActor, {"num_cpus": 1, **options}, (parts, config)),
         TRAINER: (
@@ -135,13 +135,27 @@ def _actors(ray: Any, config: TestbedConfig, parts: Parts, folder: Path) -> Iter
     try:
         for name, (kind, more, arguments) in makers.items():
             actors[name] = ray.remote(**more)(kind).options(name=name).remote(*arguments)
-        ray.get([actors[ROLLOUT].ready.remote(), actors[TRAINER].ready.remote()])
+        _begin(actors)
         yield actors
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     finally:
         for actor in actors.values():
             ray.kill(actor)
+
+
+def _begin(actors: dict[str, Any]) -> None:
+    """Wait until engine and learner are there.
+
+    Raises:
+        RunError: One of them cannot be made; the message is its complaint.
+    """
+    ray = import_ray()
+    try:
+        ray.get([actors[ROLLOUT].ready.remote(), actors[TRAINER].ready.remote()])
+    except ray.exceptions.RayActorError as error:
+        *_, last = str(error).strip().splitlines()
+        raise RunError(f"an actor could not start: {last.strip()}") from None
 
 
 def _revive(actor: Any, name: str, error: Exception, outcome: Outcome) -> None:

@@ -16,11 +16,12 @@ pytest.importorskip("torch")
 if importlib.util.find_spec("ray") is None:  # not imported here: whoever starts it sets it up first
     pytest.skip("needs ray", allow_module_level=True)
 
+from profiler.errors import RunError
 from profiler.testbed.actors import ROLLOUT, TRAINER
 from profiler.testbed.log import measured_steps
 from profiler.testbed.run import Outcome, drive, run_logged
 from tests.profiler.test_fleet import children, is_same
-from tests.profiler.testbed_parts import SteadyParts, config_of
+from tests.profiler.testbed_parts import BrokenParts, DyingParts, SteadyParts, config_of
 from traces.importers import read_log
 from traces.measured import MeasuredRun, MeasuredStep, Quality
 from traces.store import load_trace
@@ -134,17 +135,23 @@ def test_a_run_goes_on_without_its_rollout_actor_and_counts_what_was_lost() -> N
     assert all((step.staleness_max_versions or 0) <= 2 for step in steps)
 
 
-@needs_proc
-def test_a_trainer_that_dies_goes_on_from_its_checkpoint_without_losing_or_doubling_a_version() -> None:
+def test_a_trainer_that_dies_goes_on_from_its_checkpoint_without_losing_or_doubling_a_version(tmp_path: Path) -> None:
     config = config_of("fully_async", steps=7, max_staleness=1, in_flight="in_place")
-    kills = {2: lambda: kill("TrainerActor"), 4: lambda: kill("TrainerActor")}
-    outcome = driven(config, SteadyParts(), kills)
+    outcome = driven(config, DyingParts(folder=tmp_path))
     assert outcome.num_deaths == {TRAINER: 2}
     steps = measured_steps(outcome.records, config)
     assert [(step.step, step.segment) for step in steps] == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2)]
-    assert [Quality.RESTARTED in step.quality for step in steps] == [False, False, True, False, True, False, False]
+    assert [step.step for step in steps if Quality.RESTARTED in step.quality] == [3, 5]
+    # The batch of the third step is trained on after all; that of the fifth was, and is not asked for again.
+    assert outcome.account["batches_given_again"] == 1
     assert outcome.account["given_samples"] == 7 * SAMPLES_PER_STEP
     assert outcome.account["lost_samples"] == 0
+    assert all(step.train_s for step in steps)
+
+
+def test_an_engine_that_cannot_be_made_ends_the_run_with_its_complaint() -> None:
+    with pytest.raises(RunError, match=r"an actor could not start: .*no such engine; take another"):
+        driven(config_of("synchronous"), BrokenParts())
 
 
 def start(folder: Path, config: Config) -> "subprocess.Popen[str]":

@@ -1,14 +1,18 @@
 """Small deterministic parts for tests of the testbed's system: an engine of known speed, a learner that counts."""
 
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from profiler.errors import UsageError
 from profiler.testbed.engine import Counters, Finished, Request
 from profiler.testbed.trainer import Example, Learned
 from traces.testbed import TestbedConfig, TestbedModel, TestbedPolicy
@@ -127,6 +131,44 @@ class SteadyParts:
 
     def learner(self, config: TestbedConfig) -> CountingLearner:
         return CountingLearner(self.train_s)
+
+
+class DyingLearner(CountingLearner):
+    """It dies twice: in its third update, and with the fifth one made and saved, before anybody has the weights."""
+
+    def __init__(self, step_s: float, folder: Path) -> None:
+        super().__init__(step_s)
+        self._folder = folder
+
+    def weights(self) -> list[Tensor]:
+        self._die_once("publish", at=5)
+        return super().weights()
+
+    def train(self, examples: Sequence[Example]) -> Learned:
+        self._die_once("train", at=2)
+        return super().train(examples)
+
+    def _die_once(self, where: str, at: int) -> None:
+        if int(self._weights[0]) == at and not (self._folder / where).exists():
+            (self._folder / where).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class DyingParts(SteadyParts):
+    """A trainer that dies."""
+
+    folder: Path = Path()
+
+    def learner(self, config: TestbedConfig) -> DyingLearner:
+        return DyingLearner(self.train_s, self.folder)
+
+
+class BrokenParts(SteadyParts):
+    """Parts whose engine cannot be made."""
+
+    def engine(self, config: TestbedConfig) -> SteadyEngine:
+        raise UsageError("no such engine; take another")
 
 
 def config_of(kind: str, *, steps: int = 6, **policy: Any) -> TestbedConfig:
