@@ -33,6 +33,8 @@ ROLLOUT, TRAINER, BUFFER = "rollout", "trainer", "buffer"
 """Names of the actors, inside a Ray of their own."""
 CORES_VARIABLE = "BEBOP_TESTBED_CORES"
 """Environment variable with the cores that a process had before it was bound to one of them."""
+TURNS = 8
+"""Of the rollout actor's event loop between two steps of its engine: Ray takes several from a message to its method."""
 PATIENCE_S = 120.0
 """How long an actor waits for another one to be started again."""
 
@@ -140,7 +142,8 @@ class RolloutActor:
                 continue
             for finished in self._engine.step():
                 self._finish(finished)
-            await asyncio.sleep(0)  # messages are answered here
+            for _ in range(TURNS):  # messages are answered here
+                await asyncio.sleep(0)
 
     async def submit(self, orders: Sequence[Order]) -> None:
         """Generate these groups, behind those that are there."""
