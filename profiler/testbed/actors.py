@@ -1,16 +1,18 @@
 """Actors of the testbed: rollout, trainer and buffer, each a process, and the messages between them.
 
 A finished group is one message, an RL step a handful: take, sync, its answer, synced, new orders. Any message may come
-twice: whoever dies is started again by Ray and asks for what it has missed. The rollout actor answers between two
-steps of its engine, on one event loop. Does not know who starts them.
+twice: whoever dies is started again by Ray and asks for what it has missed. The rollout actor hears messages on threads
+of their own and obeys between two steps of its engine. Does not know who starts them.
 """
 
 import asyncio
 import contextlib
 import os
+import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,8 +35,8 @@ ROLLOUT, TRAINER, BUFFER = "rollout", "trainer", "buffer"
 """Names of the actors, inside a Ray of their own."""
 CORES_VARIABLE = "BEBOP_TESTBED_CORES"
 """Environment variable with the cores that a process had before it was bound to one of them."""
-TURNS = 8
-"""Of the rollout actor's event loop between two steps of its engine: Ray takes several from a message to its method."""
+MESSAGES = "messages"
+"""Threads of an actor that hear messages while another one computes."""
 PATIENCE_S = 120.0
 """How long an actor waits for another one to be started again."""
 
@@ -103,7 +105,7 @@ class BufferActor:
     def _admit(self) -> None:
         orders = self._buffer.admit()
         if orders:
-            _peer(ROLLOUT).submit.remote(orders)
+            _peer(ROLLOUT).submit.options(concurrency_group=MESSAGES).remote(orders)
 
 
 class RolloutActor:
@@ -119,61 +121,81 @@ class RolloutActor:
         """Requests that the engine has no room for yet."""
         self._finished: dict[int, list[Finished]] = {}
         """Of groups that are not whole."""
-        self._has_work = asyncio.Event()
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        """What messages ask for, done between two steps of the engine."""
+        self._syncing: tuple[Weights, SyncRule, Future[Synced], float] | None = None
+        """A sync that waits for running sequences to end, and since when."""
         self._is_closed = False
         """Whether nothing may begin, as running sequences end before a sync."""
 
-    async def ready(self) -> int:
+    def ready(self) -> int:
         """Return the number of this process, once its engine is there."""
         return os.getpid()
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """Generate for as long as the process lives."""
         one_thread()
-        weights = await _peer(TRAINER).published.options(concurrency_group="published").remote()
+        ray = import_ray()
+        weights = ray.get(_peer(TRAINER).published.options(concurrency_group=MESSAGES).remote())
         if weights.version > self._engine.version:
             self._engine.set_weights(weights.tensors(), weights.version)
-        await self.submit(await _peer(BUFFER).rejoin.remote())
+        self._take_on(ray.get(_peer(BUFFER).rejoin.remote()))
         while True:
+            self._read()
             self._feed()
-            if self._engine.num_running + self._engine.num_waiting == 0:
-                self._has_work.clear()
-                await self._has_work.wait()
-                continue
             for finished in self._engine.step():
                 self._finish(finished)
-            for _ in range(TURNS):  # messages are answered here
-                await asyncio.sleep(0)
+            if self._syncing is not None and self._is_still():
+                self._swap()
 
-    async def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[Order]) -> None:
         """Generate these groups, behind those that are there."""
+        self._inbox.put(lambda: self._take_on(orders))
+
+    def sync(self, weights: Weights, rule: SyncRule) -> Synced:
+        """Take over new weights, as the rule says; the same ones again change nothing."""
+        answer: Future[Synced] = Future()
+        self._inbox.put(lambda: self._begin_sync(weights, rule, answer))
+        return answer.result()
+
+    def _read(self) -> None:
+        """Do what has been asked for; wait for it where there is nothing else to do."""
+        while not self._inbox.empty() or (self._is_idle() and self._syncing is None and not self._pending):
+            self._inbox.get()()
+
+    def _take_on(self, orders: Sequence[Order]) -> None:
         for order in orders:
             if order.group_id not in self._orders:
                 self._orders[order.group_id] = order
                 self._pending.extend(self._requests(order))
-        self._has_work.set()
 
-    async def sync(self, weights: Weights, rule: SyncRule) -> Synced:
-        """Take over new weights, as the rule says; the same ones again change nothing."""
+    def _begin_sync(self, weights: Weights, rule: SyncRule, answer: "Future[Synced]") -> None:
         if weights.version == self._synced.version:
-            return self._synced
-        begin_s = time.perf_counter()
+            answer.set_result(self._synced)
+            return
+        self._syncing = (weights, rule, answer, time.perf_counter())
         self._is_closed = rule == "wait"
-        while rule in ("wait", "finish_all") and not self._is_still():
-            await asyncio.sleep(0)
+        if rule not in ("wait", "finish_all") or self._is_still():
+            self._swap()
+
+    def _swap(self) -> None:
+        """Put the new weights in place, and answer who sent them."""
+        assert self._syncing is not None
+        weights, rule, answer, begin_s = self._syncing
         drain_s = time.perf_counter() - begin_s
         aborted = self._engine.abort() if rule == "abort_resume" else []
         self._engine.set_weights(weights.tensors(), weights.version)
         self._pending.extendleft(reversed(aborted))  # they were first, and go on first
-        self._is_closed = False
-        self._has_work.set()
+        self._syncing, self._is_closed = None, False
         self._synced = Synced(weights.version, begin_s, drain_s, self._engine.take_counters())
-        return self._synced
+        answer.set_result(self._synced)
+
+    def _is_idle(self) -> bool:
+        return self._engine.num_running + self._engine.num_waiting == 0
 
     def _is_still(self) -> bool:
         """Return whether nothing runs, nor is about to."""
-        is_empty = self._engine.num_running + self._engine.num_waiting == 0
-        return is_empty and (self._is_closed or not self._pending)
+        return self._is_idle() and (self._is_closed or not self._pending)
 
     def _feed(self) -> None:
         """Give the engine what it has room for; the rest waits here, where a closed door holds it back."""
@@ -271,7 +293,7 @@ class TrainerActor:
         begin_s = time.perf_counter()
         self._published = Weights.of(self._learner.weights(), step)
         sent, rule = ray.put(self._published), sync_rule(policy)
-        synced: Synced = _ask(lambda: _peer(ROLLOUT).sync.remote(sent, rule))
+        synced: Synced = _ask(lambda: _peer(ROLLOUT).sync.options(concurrency_group=MESSAGES).remote(sent, rule))
         end_s = time.perf_counter()
         _peer(BUFFER).synced.remote(step)
         half = {**self._half, "staleness": Staleness(**self._half["staleness"])}

@@ -18,7 +18,16 @@ from typing import Any
 
 from profiler.errors import RunError
 from profiler.local_ray import import_ray, local_ray
-from profiler.testbed.actors import BUFFER, PATIENCE_S, ROLLOUT, TRAINER, BufferActor, RolloutActor, TrainerActor
+from profiler.testbed.actors import (
+    BUFFER,
+    MESSAGES,
+    PATIENCE_S,
+    ROLLOUT,
+    TRAINER,
+    BufferActor,
+    RolloutActor,
+    TrainerActor,
+)
 from profiler.testbed.buffer import AdmissionRule, Buffer
 from profiler.testbed.log import StepLog, StepRecord, console_line, measured_run
 from profiler.testbed.parts import Parts, PreparedParts
@@ -124,10 +133,10 @@ def _actors(ray: Any, config: TestbedConfig, parts: Parts, folder: Path) -> Iter
     options = {"max_restarts": MAX_DEATHS, "max_task_retries": 0}
     makers: dict[str, tuple[type, dict[str, Any], tuple[Any, ...]]] = {
         BUFFER: (BufferActor, {"num_cpus": 0}, (Buffer(rule, config.prompts_per_step, config.group_size),)),
-        ROLLOUT: (RolloutActor, {"num_cpus": 1, **options}, (parts, config)),
+        ROLLOUT: (RolloutActor, {"num_cpus": 1, "concurrency_groups": {MESSAGES: 2}, **options}, (parts, config)),
         TRAINER: (
             TrainerActor,
-            {"num_cpus": 1, "concurrency_groups": {"published": 1}, **options},
+            {"num_cpus": 1, "concurrency_groups": {MESSAGES: 1}, **options},
             (parts, config, folder),
         ),
     }
