@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         said = next(iter(report.arms.values())).end_to_end_speedup
         print(f"{report.scenario}: {said.mean:.2f}x ({said.low:.2f} to {said.high:.2f}) over plain decoding")
         return ExitCode.OK
-    rows = chosen_rows(arguments.only, quick=arguments.quick)
+    rows = chosen_rows(arguments.only, quick=arguments.quick, engine=arguments.engine)
     if arguments.output is not None:
         found = compare(rows, arguments.output, arguments.pairs)
     else:
@@ -81,8 +81,8 @@ def compare(rows: Sequence[TestbedConfig], folder: Path, num_pairs: int) -> list
     return found
 
 
-def chosen_rows(only: Sequence[str] | None, *, quick: bool) -> list[TestbedConfig]:
-    """Return the shipped configs that draft, or those named: names of shipped ones, or TOML files.
+def chosen_rows(only: Sequence[str] | None, *, quick: bool, engine: str | None = None) -> list[TestbedConfig]:
+    """Return the shipped configs that draft, of one engine or of all, or those named: shipped ones or TOML files.
 
     Raises:
         UsageError: No such config, or one that drafts nothing.
@@ -96,7 +96,7 @@ def chosen_rows(only: Sequence[str] | None, *, quick: bool) -> list[TestbedConfi
     plain = [config.name for config in rows if config.k == 0]
     if plain and only:
         raise UsageError(f"--only {plain[0]}: it drafts nothing, so there is no speedup; name one with k above 0")
-    return [config for config in rows if config.k > 0]
+    return [config for config in rows if config.k > 0 and engine in (None, config.engine)]
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -131,6 +131,7 @@ def _parser() -> Parser:
     )
     compares.add_argument("--quick", action="store_true", help="two small configurations, in under three minutes")
     compares.add_argument("--json", action="store_true", help="print one line of JSON")
+    compares.add_argument("--engine", choices=("torch", "llamacpp"), help="configs of this engine only")
     compares.add_argument("--only", action="append", metavar="NAME", help="one of the shipped configs, or a TOML file")
     compares.add_argument(
         "--pairs", type=_count, default=1, metavar="N", help="runs with and without drafts (default 1)"
