@@ -45,6 +45,11 @@ def main() -> None:
     link = address.arrive(page.url_path)
     with st.sidebar:
         st.title("Bebop", anchor=False)
+        service = engine.chosen().address
+        if service is not None:
+            st.caption(
+                f":material/dns: Predictions and plans: {words.escape_markdown(service)}. All else: this machine."
+            )
         run = st.container()  # stands on top, but knows only after the controls whether there is something to run
         asked = controls.draw(link)
         if page.url_path != pages["predict"].url_path:
@@ -53,21 +58,17 @@ def main() -> None:
         elif run.button("Run", type="primary", width="stretch", key=state.RUN, disabled=asked is None):
             state.want_run()
         basket.render()
-        st.caption(_where(), help="`bebop ui --api URL` has predictions and plans worked out by a service.")
+        if service is None:
+            st.caption(
+                ":material/computer: Works on this machine.",
+                help="`bebop ui --api URL` has predictions and plans worked out by a service.",
+            )
     state.ask(asked)
     address.share({} if asked is None else links.write(asked, state.chosen_arm()))
     address.show()
     page.run()
     address.show(is_last=True)
     state.has_said()
-
-
-def _where() -> str:
-    """Say which machine works."""
-    address = engine.chosen().address
-    if address is None:
-        return ":material/computer: Works on this machine."
-    return f":material/dns: Predictions and plans: {words.escape_markdown(address)}. All else: this machine."
 
 
 if __name__ == "__main__":
