@@ -2,8 +2,8 @@
 
 `python benchmarks/mtp_speed.py` on the CPU, on one thread; `--json` prints one JSON object. Verification of B = 64,
 k = 3, V = 151,936 against reading its probabilities twice; the loss, forward and backward, against a cross-entropy that
-is fused in the same way (its gradient made on the way, rows at a time). Rounds take turns, so that a busy machine slows
-all alike; a ratio is that of medians.
+is fused in the same way (its gradient made on the way, rows at a time). Seconds are of processor time,
+and rounds take turns, so that a busy machine slows all alike; a ratio is that of medians.
 """
 
 import argparse
@@ -79,14 +79,14 @@ def _fused_cross_entropy(draft: Tensor, head_VH: Tensor, labels: Tensor) -> Tens
 
 
 def timed(parts: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median time of each part, s; parts take turns."""
+    """Return the median processor time of each part, s; parts take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(rounds + 1):
         for name, part in parts.items():
-            began = time.perf_counter()
+            began = time.process_time()
             part()
             if turn > 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.process_time() - began)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 

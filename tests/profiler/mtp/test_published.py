@@ -7,13 +7,22 @@ import pytest
 
 pytest.importorskip("torch")
 
+from profiler.mtp.estimates import accept_rate
 from profiler.mtp.publish import as_json, traces
-from profiler.mtp.results import ResultsFile
+from profiler.mtp.results import LOSSES_COMPARED, ResultsFile
+from profiler.mtp.study import FULL, QUICK, plan
 from traces.acceptance import AcceptanceTrace
 from traces.store import find_trace, load_trace
 
 DOCS = Path(__file__).parents[3] / "docs"
-STUDIES = ("full", "quick")
+STUDIES = {"full": FULL, "quick": QUICK}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_committed_studies_are_whole_and_of_the_sizes_that_the_command_runs(study: str) -> None:
+    found = ResultsFile(DOCS / "mtp_study" / study).read()
+    assert found.size == STUDIES[study]
+    assert sorted((unit.part, unit.seed) for unit in found.units) == sorted(plan(STUDIES[study]))
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -29,11 +38,22 @@ def test_committed_traces_are_those_of_the_committed_measurements(study: str) ->
 
 def test_the_page_says_of_each_claim_what_the_full_study_says() -> None:
     page = " ".join((DOCS / "mtp_study.md").read_text(encoding="utf-8").split())
-    answer = as_json(ResultsFile(DOCS / "mtp_study" / "full").read())
+    results = ResultsFile(DOCS / "mtp_study" / "full").read()
+    answer = as_json(results)
     for name, slope in answer["slope"].items():
         low, high = answer["slope_interval"][name]
         assert f"| {slope:.2f} ({low:.2f} to {high:.2f}) |" in page
+    for loss in LOSSES_COMPARED:
+        rates = [accept_rate(results, domain, loss) for domain in ("code", "agent", "math")]
+        assert " | ".join(f"{rate.mean:.3f} ({rate.low:.3f}-{rate.high:.3f})" for rate in rates) in page
     said = {
+        "e2e_tv_above_ce": "e2e TV above CE in every domain",
+        "e2e_tv_above_tv": "e2e TV above per-step TV",
+        "rejection_above_greedy": "Rejection accepts more than greedy drafts of the same head",
+        "greedy_collapses_with_temperature": "Greedy drafts collapse with temperature, rejection does not",
+        "slope_within_a_policy": "RS+TV at most a fifth of TO",
+        "online_ce_below_frozen_tv": "TV with CE online falls below the frozen TV head",
+        "greedy_online_below_frozen": "Greedy drafts with CE online fall below the frozen ones",
         "slope_of_rs_tv_a_fifth": "RS+TV falls at most a fifth as fast",
         "online_tv_no_lasting_gain": "Fig. 9a, TV online has no lasting gain",
         "block_at_least_rejection": "Block verification accepts more than token by token",
