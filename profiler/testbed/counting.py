@@ -75,7 +75,7 @@ def acceptance_trace(config: TestbedConfig, counters: Counters) -> AcceptanceTra
         loss=HEAD_LOSS if config.head_batches else "untrained",
         verify_rule=VerifyRule(config.verify_rule),
         temperature=config.temperature,
-        entropy_nats=counters.entropy_nats,
+        entropy_nats=counters.entropy_nats or None,
         task="sums",
         cumulative=tuple(hits / counters.num_seq_steps for hits in counters.accepted_at),
         num_steps=counters.num_seq_steps,
