@@ -31,7 +31,7 @@ from traces.testbed import TestbedConfig
 
 NEAR_TOKENS = 64
 """The shortest context that is timed: steps that accept all drafts need so much room."""
-NUM_SWEEPS = 2
+NUM_SWEEPS = 3
 NUM_HELD_OUT = 4
 BUDGET_S = 100.0
 PREFILL_REPEATS = 9
