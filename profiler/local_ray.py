@@ -24,16 +24,27 @@ SETTINGS = {
 
 _MARK = "BEBOP_RAY_FOLDER"
 _WATCH = """
-import os, shutil, sys
+import os, shutil, sys, time
 sys.stdin.read()
 mark = f"{sys.argv[1]}={sys.argv[2]}".encode()
-for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
-    try:
-        with open(f"/proc/{entry}/environ", "rb") as file:
-            if entry.isdigit() and mark in file.read().split(b"\\0"):
-                os.kill(int(entry), 9)
-    except OSError:
-        continue
+
+def end_marked():
+    count = 0
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                if entry.isdigit() and mark in file.read().split(b"\\0"):
+                    count += 1
+                    os.kill(int(entry), 9)
+        except OSError:
+            continue
+    return count
+
+# Processes begin and end while others are listed, so that one may be missed: none is left where none was found twice.
+quiet = 0
+while quiet < 2:
+    quiet = 0 if end_marked() else quiet + 1
+    time.sleep(0.05)
 shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
 """What waits for the end of a driver, however it ends: Ray's agents outlive a killed one by a minute."""
