@@ -22,20 +22,19 @@ SETTINGS = {
 }
 """Environment of Ray, with a token of this process: who else is on the machine cannot talk to our workers."""
 
-_MARK = "BEBOP_RAY_FOLDER"
 _WATCH = """
 import os, shutil, sys, time
 sys.stdin.read()
-mark = f"{sys.argv[1]}={sys.argv[2]}".encode()
+folder, driver = sys.argv[1:]
 
 def end_marked():
     count = 0
     for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
         try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                if entry.isdigit() and mark in file.read().split(b"\\0"):
-                    count += 1
-                    os.kill(int(entry), 9)
+            files = [os.readlink(f"/proc/{entry}/fd/{each}") for each in os.listdir(f"/proc/{entry}/fd")]
+            if entry.isdigit() and entry != driver and any(file.startswith(folder + "/") for file in files):
+                count += 1
+                os.kill(int(entry), 9)
         except OSError:
             continue
     return count
@@ -45,9 +44,12 @@ quiet = 0
 while quiet < 2:
     quiet = 0 if end_marked() else quiet + 1
     time.sleep(0.05)
-shutil.rmtree(sys.argv[2], ignore_errors=True)
+shutil.rmtree(folder, ignore_errors=True)
 """
-"""What waits for the end of a driver, however it ends: Ray's agents outlive a killed one by a minute."""
+"""What waits for the end of a driver, however it ends: Ray's agents outlive a killed one by a minute.
+
+Known by their logs, which lie in the folder: Ray writes other titles over their arguments, and over their environment.
+"""
 
 
 def import_ray() -> Any:
@@ -79,8 +81,6 @@ def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[tuple[Any, Path]]:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         undo.callback(_watched(folder))
         undo.callback(ray.shutdown)
-        os.environ[_MARK] = folder  # what Ray starts has it in its environment, and no other process
-        undo.callback(os.environ.pop, _MARK, None)
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -92,13 +92,12 @@ def local_ray(num_cpus: int, num_gpus: int = 0) -> Iterator[tuple[Any, Path]]:
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
         )
-        del os.environ[_MARK]
         yield ray, Path(folder)
 
 
 def _watched(folder: str) -> Callable[[], None]:
     """Have whatever Ray leaves in this folder and in memory ended with this process; return what does it at once."""
-    argv = [sys.executable, "-S", "-E", "-c", _WATCH, _MARK, folder]
+    argv = [sys.executable, "-S", "-E", "-c", _WATCH, folder, str(os.getpid())]
     watcher = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
 
     def end() -> None:
