@@ -16,7 +16,7 @@ TARGET_WORST, TARGET_MEDIAN, TARGET_ACCEPT = 0.10, 0.05, 0.03
 """Errors that the speedup of every configuration, their median, and the accept length should stay under."""
 
 _SHOWN: Final = ("step_s", "rollout_s", "tokens_per_s", "accept_length", "staleness")
-_TERMS: Final = ("step_s", "exposed_s", "train_s", "sync_s", "rollout_s", "response_tokens")
+_TERMS: Final = ("step_s", "exposed_s", "train_s", "sync_s", "rollout_s")
 
 
 def write_page(rows: Sequence[Row], path: Path) -> None:

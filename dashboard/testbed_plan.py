@@ -46,7 +46,7 @@ class Plan:
         for pair in range(self.num_pairs):
             order = self.in_turn()
             for config in order if pair % 2 == 0 else reversed(order):
-                if not (self.run_folder(config, pair) / "measured.json").exists():
+                if self._run_file(config, pair) is None:
                     self._command("run", config, self.run_folder(config, pair), say)
 
     def profile(self, row: TestbedConfig) -> TestbedProfile:
@@ -55,8 +55,8 @@ class Plan:
 
     def runs(self, config: TestbedConfig) -> list[MeasuredRun]:
         """Return the runs of a config, in the order of the pairs."""
-        found = (self.run_folder(config, pair) / "measured.json" for pair in range(self.num_pairs))
-        return [load_trace(path, MeasuredRun) for path in found if path.exists()]
+        found = (self._run_file(config, pair) for pair in range(self.num_pairs))
+        return [load_trace(path, MeasuredRun) for path in found if path is not None]
 
     def profile_folder(self, config: TestbedConfig) -> Path:
         """Return where the profile lies that a config shares with others."""
@@ -65,6 +65,11 @@ class Plan:
     def run_folder(self, config: TestbedConfig, pair: int) -> Path:
         """Return where one run of a config lies."""
         return self.folder / "runs" / config.name / str(pair + 1)
+
+    def _run_file(self, config: TestbedConfig, pair: int) -> Path | None:
+        """Return what a run measured, in either format; None where there is none."""
+        paths = (self.run_folder(config, pair) / f"measured{suffix}" for suffix in (".json", ".parquet"))
+        return next((path for path in paths if path.exists()), None)
 
     def _alike(self, row: TestbedConfig) -> list[TestbedConfig]:
         return [other for other in self.rows if self.profile_folder(other) == self.profile_folder(row)]

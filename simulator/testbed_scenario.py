@@ -79,25 +79,24 @@ def scenario_of(config: TestbedConfig, profile: TestbedProfile, folder: Path) ->
 def _check_profile(config: TestbedConfig, profile: TestbedProfile) -> None:
     """Raise ScenarioError unless the profile is of this testbed: everything but policy, k, name and length agrees."""
     ours, theirs = profile_key(config), profile_key(profile.config)
-    different = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    different = sorted(name for name in ours if ours[name] != theirs[name])
     if config.k == 0:
         different = [name for name in different if name not in _OF_DRAFTS]
     if different:
         name = different[0]
         raise ScenarioError(
-            f"{config.name}: {name} is {ours.get(name)}, but profile {profile.name} was measured with "
-            f"{theirs.get(name)}; measure one with `bebop testbed profile`"
+            f"{config.name}: {name} is {ours[name]}, but profile {profile.name} was measured with {theirs[name]}; "
+            "measure one with `bebop testbed profile`"
         )
 
 
 def profile_key(config: TestbedConfig) -> dict[str, Any]:
-    """Return what of a config its profile depends on; llama.cpp's steps are timed as they accept drafts."""
-    others = ("k", "forced_acceptance") if config.engine == "torch" else ()
-    return config.model_dump(mode="json", exclude={*_NOT_OF_PROFILE, *others})
+    """Return what of a config its profile depends on."""
+    return config.model_dump(mode="json", exclude=set(_NOT_OF_PROFILE))
 
 
-_NOT_OF_PROFILE: Final = ("schema_version", "name", "policy", "num_steps", "num_warmup_steps")
-_OF_DRAFTS: Final = ("k", "forced_acceptance", "verify_rule", "head_batches", "head_update")
+_NOT_OF_PROFILE: Final = ("schema_version", "name", "policy", "k", "num_steps", "num_warmup_steps", "forced_acceptance")
+_OF_DRAFTS: Final = ("verify_rule", "head_batches", "head_update")
 
 
 def _kv_tokens(config: TestbedConfig, profile: TestbedProfile) -> int:

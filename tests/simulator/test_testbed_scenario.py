@@ -87,8 +87,8 @@ def test_generation_beside_training_needs_a_profile_of_both(tmp_path: Path) -> N
 
 
 def test_forced_acceptance_is_taken_as_forced(tmp_path: Path) -> None:
-    forced = made_up.config(engine="llamacpp", k=2, forced_acceptance=(0.9, 0.7))
-    profile = made_up.write_profile(tmp_path, engine="llamacpp", k=2, forced_acceptance=(0.9, 0.7))
+    forced = made_up.config(engine="llamacpp", head_batches=0, k=2, forced_acceptance=(0.9, 0.7))
+    profile = made_up.write_profile(tmp_path, engine="llamacpp", head_batches=0, k=2, forced_acceptance=(0.9, 0.7))
     acceptance = scenario_of(forced, profile, tmp_path).arms[ARM].acceptance
     assert acceptance is not None
     assert acceptance.kind == "fixed"
