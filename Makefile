@@ -26,15 +26,18 @@ setup: $(READY)
 run: $(READY)
 	@$(BIN)/bebop simulate $(SCENARIO)
 
+# Tests that measure time run after the others and alone; with PYTEST_ARGS, what these name runs as they say.
+TESTS = $(BIN)/python -m pytest -n 2 $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-m "not quiet" && $(BIN)/python -m pytest -m quiet)
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(TESTS)
 
 bench: $(READY)
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done

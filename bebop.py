@@ -145,8 +145,9 @@ def _schema(argv: list[str]) -> int:
     elif arguments.names:
         print("".join(schema_text(models[name]) for name in arguments.names), end="")
     else:
+        width = max(map(len, models))
         for name, model in models.items():
-            print(f"{name:12}{(model.__doc__ or '').splitlines()[0]}")
+            print(f"{name:{width}}  {(model.__doc__ or '').splitlines()[0]}")
     return 0
 
 

@@ -181,7 +181,7 @@ def test_no_colour_unless_a_terminal_wants_it(
 def test_schema_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bebop.main(["schema"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["latency", "acceptance", "workload", "measured", "report", "scenario"]
+    assert names == ["latency", "acceptance", "workload", "measured", "testbed_profile", "report", "scenario"]
     assert bebop.main(["schema", "--write", str(tmp_path)]) == 0
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(names)
     assert bebop.main(["schema", "latency"]) == 0
@@ -194,7 +194,8 @@ def test_schema_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(json.loads(printed)) == ["latency", "report"]
     assert bebop.main(["schema", "latent"]) == 2
     assert capsys.readouterr().err == (
-        "bebop: no format 'latent'; the formats are latency, acceptance, workload, measured, report, scenario\n"
+        "bebop: no format 'latent'; the formats are latency, acceptance, workload, measured, testbed_profile, report, "
+        "scenario\n"
     )
     assert bebop.main(["schema", "--write", str(tmp_path / "none")]) == 2
     assert (

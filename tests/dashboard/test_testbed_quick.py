@@ -16,7 +16,7 @@ CLEAR = 0.2
 """Measured difference from 1 that noise does not turn round."""
 
 
-@pytest.mark.slow
+@pytest.mark.quiet
 def test_two_small_runs_go_as_predicted(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the testbed's models are torch's; `make setup` installs it")
     pytest.importorskip("ray", reason="the testbed's actors are Ray's; `make setup` installs it")

@@ -126,7 +126,7 @@ def test_a_bad_row_is_named(tmp_path: Path, update: dict[str, object], words: st
         ({"graph_batch_sizes": [4, 2]}, "graph_batch_sizes: (4, 2) must be ascending, without repeats and not empty"),
         ({"schema_version": 0}, "schema_version: 0 is not at least 1; fix the file or re-run `bebop profile`"),
         ({"schema_version": "1"}, "schema_version: '1' is not a whole number; fix the file or re-run `bebop profile`"),
-        ({"kind": "latent"}, "kind is 'latent', expected latency or acceptance or workload or measured; give "),
+        ({"kind": "latent"}, "kind is 'latent', expected latency or acceptance or workload or measured or "),
         ({"sha256": 7}, "content has sha256 "),
     ],
 )
