@@ -203,11 +203,9 @@ def _plans(scenario: Scenario, arm: str) -> None:
     pressed = right.button("Search plans", key="search_plans", width="stretch")
     found: PlanReport | None = shell.kept().get(key)
     if found is None:
-        _notice_of_cancelled("plans", "The search", "Search plans", pressed=pressed)
-    if found is None and not pressed:
-        st.caption("Searches splits, parallel layouts, k, batch and staleness; takes a minute or more.")
-        return
-    if found is None:
+        what = "Searches splits, parallel layouts, k, batch and staleness; takes a minute or more."
+        if not _is_asked("plans", "The search", "Search plans", what, pressed=pressed):
+            return
         with shell.working(f"Trying {count} plans", "plans") as progress:
             found = shell.kept().take(key, lambda: where.plans(scenario, arm, max_gpus, count, progress))
     best = found.recommended
@@ -219,12 +217,15 @@ def _plans(scenario: Scenario, arm: str) -> None:
     shell.chart("pareto", pareto(found, dark=shell.dark()))
 
 
-def _notice_of_cancelled(work: str, what: str, button: str, *, pressed: bool) -> None:
-    """Say that a piece of work was cancelled, until it is asked for again."""
+def _is_asked(work: str, name: str, button: str, what: str, *, pressed: bool) -> bool:
+    """Return whether a piece of work is asked for; until it is, say what it does, and whether it was cancelled."""
     if pressed:
         state.resume(work)
-    elif state.was_cancelled(work):
-        st.info(f"{what} was cancelled; press **{button}** to start it again.", icon=":material/cancel:")
+        return True
+    if state.was_cancelled(work):
+        st.info(f"{name} was cancelled; press **{button}** to start it again.", icon=":material/cancel:")
+    st.caption(what)
+    return False
 
 
 def _sensitivity(scenario: Scenario, arm: str) -> None:
@@ -232,11 +233,9 @@ def _sensitivity(scenario: Scenario, arm: str) -> None:
     pressed = st.button("Find what matters", key="find_sensitivity")
     found: Sensitivity | None = shell.kept().get(key)
     if found is None:
-        _notice_of_cancelled("sensitivity", "The analysis", "Find what matters", pressed=pressed)
-    if found is None and not pressed:
-        st.caption("Moves every uncertain or assumed input to both ends of its range, one at a time.")
-        return
-    if found is None:
+        what = "Moves every uncertain or assumed input to both ends of its range, one at a time."
+        if not _is_asked("sensitivity", "The analysis", "Find what matters", what, pressed=pressed):
+            return
         with shell.working("Moving one input at a time", "sensitivity") as progress:
             found = shell.kept().take(key, lambda: analyse(scenario, arm, num_samples=0, progress=progress))
     first = max(found.factors, key=lambda factor: factor.swing)
