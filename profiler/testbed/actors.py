@@ -167,7 +167,7 @@ class RolloutActor:
         for order in orders:
             if order.group_id not in self._orders:
                 self._orders[order.group_id] = order
-                self._pending.extend(self._requests(order))
+                self._pending.extend(self._task.requests(order.group_id, order.first_sample_id))
 
     def _begin_sync(self, weights: Weights, rule: SyncRule, answer: "Future[Synced]") -> None:
         if weights.version == self._synced.version:
@@ -211,14 +211,6 @@ class RolloutActor:
         if len(group) == self._config.group_size:
             del self._finished[group_id]
             _peer(BUFFER).add.remote(Group(self._orders.pop(group_id), tuple(group)))
-
-    def _requests(self, order: Order) -> list[Request]:
-        group_id, prompt = order.group_id, self._task.prompt(order.group_id)
-        lengths = [self._task.num_tokens(group_id, number) for number in range(self._config.group_size)]
-        return [
-            Request(order.first_sample_id + number, group_id, prompt, num_tokens=length)
-            for number, length in enumerate(lengths)
-        ]
 
 
 class TrainerActor:

@@ -96,10 +96,4 @@ def examples_of(finished: list[Finished], config: TestbedConfig) -> list[Example
 def requests_of(config: TestbedConfig, num_groups: int) -> list[Request]:
     """Return the first groups that a run of the config would ask for."""
     task = Sums(config)
-    return [
-        Request(
-            group * config.group_size + number, group, task.prompt(group), num_tokens=task.num_tokens(group, number)
-        )
-        for group in range(num_groups)
-        for number in range(config.group_size)
-    ]
+    return [request for group in range(num_groups) for request in task.requests(group, group * config.group_size)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from profiler.mtp.train import HeadRecipe
-from profiler.testbed.engine import RolloutEngine
+from profiler.testbed.engine import Request, RolloutEngine
 from profiler.testbed.prepared import HEAD_LOSS, prepare
 from profiler.testbed.task import END, PROMPT_TOKENS, Problem, problems, reward
 from profiler.testbed.torch_engine import Sampling, TorchEngine
@@ -95,6 +95,14 @@ class Sums:
     def prompt(self, group_id: int) -> tuple[int, ...]:
         """Return the prompt of a group."""
         return self._problem(group_id).prompt
+
+    def requests(self, group_id: int, first_sample_id: int) -> list[Request]:
+        """Return what an engine is asked for a group, with consecutive sample ids."""
+        prompt, size = self.prompt(group_id), self._config.group_size
+        return [
+            Request(first_sample_id + number, group_id, prompt, num_tokens=self.num_tokens(group_id, number))
+            for number in range(size)
+        ]
 
     def reward(self, group_id: int, response: Sequence[int]) -> float:
         """Return what a response to it earns, 0..1."""

@@ -1,13 +1,12 @@
 """Times of an engine's own steps, whole and in parts, at any batch and context; what a profile is made from.
 
-The engine runs as in a run, inside an event loop; only where its sequences stand is set by hand. Their places are
+The engine runs as in a run; only where its sequences stand is set by hand. Their places are
 spread around the mean as those of sequences that began at different times. Does not know traces.
 """
 
-import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,18 +72,14 @@ class TimedEngine:
         engine.submit([Request(number, number, (0,), num_tokens=self._end + 12) for number in range(batch)])
         engine.step()
         known = [place + 1 for place in spread(batch, context_tokens, self._end)]
-        return asyncio.run(self._steps(known))
-
-    async def _steps(self, known: Sequence[int]) -> list[tuple[float, dict[Part, float]]]:
         found = []
         for index in range(STEPS_PER_VISIT + WARM_STEPS):
             watch = Stopwatch(self._clock)
-            self._engine.stand_at(known)
-            self._engine.watch = watch
+            engine.stand_at(known)
+            engine.watch = watch
             began_s = self._clock()
             watch.start()
-            finished = self._engine.step()
-            await asyncio.sleep(0)  # an actor answers messages here
+            finished = engine.step()
             watch(Part.HOST)
             assert not finished
             if index >= WARM_STEPS:
