@@ -33,7 +33,7 @@ NEAR_TOKENS = 64
 """The shortest context that is timed: steps that accept all drafts need so much room."""
 NUM_SWEEPS = 3
 NUM_HELD_OUT = 4
-BUDGET_S = 100.0
+BUDGET_S = 240.0
 PREFILL_REPEATS = 9
 FIXED_SHARE = 0.5
 """Of drafts accepted in the steps of the trace: one profile serves configs of several forced rates."""
@@ -54,7 +54,7 @@ def latency_trace(config: TestbedConfig, name: str, command: str, notes: str) ->
         "fp32",
         GridRequest(
             tuple(batches_of(config.max_running_seqs)),
-            (NEAR_TOKENS, max(PROMPT_TOKENS + config.max_response_tokens, 2 * NEAR_TOKENS)),
+            (NEAR_TOKENS, max(PROMPT_TOKENS + config.max_response_tokens // 2, 2 * NEAR_TOKENS)),
             most,
             (PROMPT_TOKENS,),
             (0,),

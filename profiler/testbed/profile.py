@@ -32,9 +32,9 @@ from traces.testbed import PhaseCost, TestbedConfig, TestbedPolicy, TestbedProfi
 LATENCY_ALONE, LATENCY_BESIDE, ACCEPTANCE = "latency-alone.json", "latency-beside.json", "acceptance.json"
 SHARES_TRAINED = (0.25, 0.5, 1.0)
 """Of an RL step's responses, in the steps that training is fitted to."""
-TRAIN_REPEATS = 3
-EMPTY_STEPS = 8
-"""RL steps of the short run in which responses have one token; the first two are left out."""
+TRAIN_REPEATS = 6
+SYSTEM_STEPS = 8
+"""RL steps of the short run without drafts; the first two are left out."""
 NUM_WARM = 2
 
 
@@ -55,7 +55,7 @@ def main(config: TestbedConfig, output: Path) -> int:
 def measure(config: TestbedConfig, output: Path, say: Callable[[str], None]) -> TestbedProfile:
     """Return the profile; the traces that it names are written."""
     prepare(config, say)
-    say("messages and weight syncs: a run of empty responses")
+    say("messages and weight syncs: a short run without drafts")
     sync, hand_over = system_costs(config)
     take_core("rollout")
     say("acceptance, lengths and entropy of the policy before RL")
@@ -130,19 +130,22 @@ def fit(tokens: Sequence[int], seconds: Sequence[float]) -> PhaseCost:
 
 
 def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost]:
-    """Return what weight sync and hand-over cost: a short synchronous run of the real actors, responses of one token.
+    """Return what weight sync and hand-over cost: a short synchronous run of the real actors, without drafts.
 
-    Hand-over is what is left of an RL step without the engine's busy time, training and sync.
+    Hand-over is what is left of an RL step without the engine's busy time, training and sync: messages, most of all,
+    whose cost goes with the responses in them.
     """
-    empty = config.model_copy(
+    short = config.model_copy(
         update={
             "policy": TestbedPolicy(kind="synchronous"),
-            "response_tokens": ((0.0, 1), (1.0, 1)),
-            "num_steps": EMPTY_STEPS,
+            "k": 0,
+            "forced_acceptance": None,
+            "head_update": "frozen",
+            "num_steps": SYSTEM_STEPS,
         }
     )
     outcome = Outcome()
-    drive(empty, PreparedParts(), outcome, lambda: None)
+    drive(short, PreparedParts(), outcome, lambda: None)
     records = outcome.records
     ends = [record.end_s for record in records]
     spans = [end - begin for begin, end in pairwise(ends)]

@@ -2,16 +2,21 @@
 
 A whole step is what counts: target rows hold what is left of it once the parts that a predictor adds are taken away, so
 that the sum in `simulator/latency.py` gives every timed step back, exactly. Points between are timed too, and held
-against what the rows say there. Measures on one core; does not know what runs on the others.
+against what the rows say there. A machine does not keep its pace over a profile: each visit is timed between two visits
+to one reference step, in multiples of it, and brought to the reference's median. Measures on one core; does not know
+what runs on the others.
 """
 
 import datetime
+import math
 import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 
 from profiler.cpu import cpu_name
@@ -29,8 +34,10 @@ from traces.testbed import TestbedConfig
 
 MOST_DRAFTS = 3
 """Drafts of the largest step that is timed, for a config that has no more."""
-NUM_SWEEPS = 5
+NUM_SWEEPS = 8
 NUM_HELD_OUT = 8
+PACE_STEPS = 4
+"""Reference steps between two visits."""
 
 
 @dataclass(slots=True)
@@ -41,11 +48,40 @@ class Times:
     parts: dict[tuple[StepPoint, Part], list[float]] = field(default_factory=dict)
     prefill: dict[tuple[int, int], list[float]] = field(default_factory=dict)
     """By whether the head reads too (0, 1) and tokens."""
+    pace: list[float] = field(default_factory=list)
+    """Of the reference step, over the time of the profile."""
+
+    def add(self, raw: "Times", pace_s: float) -> None:
+        """Add samples taken at a pace, in reference steps."""
+        self.pace.append(pace_s)
+        for ours, theirs in zip(self._samples(), raw._samples(), strict=True):
+            for key, seconds in theirs.items():
+                ours.setdefault(key, []).extend(each / pace_s for each in seconds)
+
+    def in_seconds(self) -> "Times":
+        """Return samples that are in reference steps in seconds, at the median pace."""
+        unit_s = statistics.median(self.pace)
+        found = Times(pace=self.pace)
+        for ours, theirs in zip(found._samples(), self._samples(), strict=True):
+            ours.update({key: [unit_s * each for each in samples] for key, samples in theirs.items()})
+        return found
+
+    def _samples(self) -> tuple[dict[Any, list[float]], ...]:
+        return self.whole, self.parts, self.prefill
+
+    @property
+    def pace_spread(self) -> float:
+        """Interquartile range of the pace over its median: what two times are apart by when they were taken."""
+        if len(self.pace) < 2:
+            return 0.0
+        low, middle, high = np.quantile(self.pace, (0.25, 0.5, 0.75))
+        return float((high - low) / middle)
 
 
 def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS, clock: Clock = time.perf_counter) -> Times:
     """Return samples of steps with 0 to k drafts, and of prefills, in sweeps of another order each."""
     times, most = Times(), max(config.k, MOST_DRAFTS)
+    middle = PROMPT_TOKENS + config.max_response_tokens // 2
     engines = [TimedEngine(config, k, clock) for k in range(most + 1)]
     points = [*grid_points(config), *held_out_points(config)]
     texts = prefill_texts(config)
@@ -56,15 +92,25 @@ def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS, clock: Cloc
             *((head, *text) for head in (0, 1) for text in texts),
         ]
         order.shuffle(visits)
+        found = Times() if sweep == 0 else times
+        before_s = _pace_s(engines[0], config.max_running_seqs, middle)
         for visit in visits if sweep else visits[::4]:  # the first one warms caches up
-            found = Times() if sweep == 0 else times
+            raw = Times()
             if isinstance(visit, StepPoint):
-                _note_steps(found, visit, engines[visit.k])
+                _note_steps(raw, visit, engines[visit.k])
             else:
                 head, num_seqs, tokens = visit
                 seconds = engines[most if head else 0].prefill_s(num_seqs, tokens)
-                found.prefill.setdefault((head, num_seqs * tokens), []).append(seconds)
-    return times
+                raw.prefill[head, num_seqs * tokens] = [seconds]
+            after_s = _pace_s(engines[0], config.max_running_seqs, middle)
+            found.add(raw, (before_s + after_s) / 2)
+            before_s = after_s
+    return times.in_seconds()
+
+
+def _pace_s(engine: TimedEngine, batch: int, context_tokens: int) -> float:
+    """Return the median of a few reference steps, now."""
+    return statistics.median(whole_s for whole_s, _ in engine.steps(batch, context_tokens, PACE_STEPS))
 
 
 def grid_points(config: TestbedConfig) -> list[StepPoint]:
@@ -141,7 +187,8 @@ def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, 
             versions={"bebop-rollout": own_version(), "torch": torch.__version__},
             notes=f"{notes} Medians over shuffled sweeps; contexts of a batch are spread around their mean. A prefill "
             "row of n x tokens is one pass over n texts, from submission to what is handed back of a response to "
-            "each. Target rows are what is left of whole steps.",
+            "each. Target rows are what is left of whole steps. All in multiples of a reference step taken before and "
+            f"after, whose time had an interquartile range of {times.pace_spread:.1%}; spreads of rows include it.",
         ),
     )
 
@@ -183,7 +230,7 @@ def _rows(config: TestbedConfig, times: Times, grid: Collected) -> Iterator[Late
     for point in points:
         whole = _as_point(point)
         rest_s = grid.latencies[whole] - sum(times_run * added[part] for part, times_run in _added_parts(point))
-        yield _row(whole, rest_s, grid.spreads[whole])
+        yield _row(whole, rest_s, math.hypot(grid.spreads[whole], times.pace_spread))
     for part, seconds in added.items():
         yield _row(part, seconds)
     yield from _prefill_rows(times)

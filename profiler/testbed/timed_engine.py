@@ -65,7 +65,9 @@ class TimedEngine:
         self._engine, self._end = engine, PROMPT_TOKENS + config.max_response_tokens
         self._clock = clock
 
-    def steps(self, batch: int, context_tokens: int) -> list[tuple[float, dict[Part, float]]]:
+    def steps(
+        self, batch: int, context_tokens: int, num_steps: int = STEPS_PER_VISIT
+    ) -> list[tuple[float, dict[Part, float]]]:
         """Return whole seconds, and seconds by part, of a few steps; those before them are not timed."""
         engine = self._engine
         engine.abort()
@@ -73,7 +75,7 @@ class TimedEngine:
         engine.step()
         known = [place + 1 for place in spread(batch, context_tokens, self._end)]
         found = []
-        for index in range(STEPS_PER_VISIT + WARM_STEPS):
+        for index in range(num_steps + WARM_STEPS):
             watch = Stopwatch(self._clock)
             engine.stand_at(known)
             engine.watch = watch

@@ -109,6 +109,16 @@ def test_only_arms_that_draft_pay_for_the_heads_pass_over_prompts() -> None:
         assert prefill_seconds(drafting, num * tokens) == pytest.approx(times.prefill[1, num * tokens][0])
 
 
+def test_a_machine_that_slows_down_in_the_middle_leaves_no_step_dearer_than_another() -> None:
+    times, points = Times(), [StepPoint(0, 1, 24), StepPoint(3, 4, 30)]
+    for slowness in (1.0, 1.5, 1.2):
+        for point, wanted_s in zip(points, (0.002, 0.005), strict=True):
+            times.add(Times(whole={point: [slowness * wanted_s]}), 0.001 * slowness)
+    found = times.in_seconds()
+    assert [found.whole[point] for point in points] == [pytest.approx([0.0024] * 3), pytest.approx([0.006] * 3)]
+    assert found.pace_spread == pytest.approx(0.375 / 1.2)  # the quartiles of 1, 1, 1.2, 1.2, 1.5, 1.5
+
+
 def test_steps_between_the_rows_take_about_what_the_rows_say() -> None:
     config = config_of(max_running_seqs=8)
     prepare(config)
@@ -203,7 +213,7 @@ def test_training_is_timed_beside_an_engine_that_generates() -> None:
     assert len(examples_of(finished, config)) == 4
     with neighbour(config, "rollout", finished):
         cost = train_cost(config, finished)
-    assert cost.num_calls == 9
+    assert cost.num_calls == 18
     assert math.isfinite(cost.relative_error)
     assert cost.constant_s + cost.s_per_token > 0
 

@@ -66,11 +66,13 @@ def test_a_synchronous_run_has_fresh_samples_and_its_log_reads_back(tmp_path: Pa
         assert step.speculation is not None
         assert step.speculation.per_position == (1.0, 0.0)
         assert step.speculation.accept_length == 2.0
-        # Nothing overlaps: the engine's work is part of the wait.
-        assert step.logged["bebop/busy_s"] <= (step.generation_wait_s or 0.0)
-        assert step.train_s == pytest.approx(0.05, abs=0.04)
+        assert (step.train_s or 0.0) >= SteadyParts().train_s
         # Everything generated between two syncs is trained on.
         assert step.logged["bebop/num_generated_tokens"] == SAMPLES_PER_STEP * (step.response_tokens_mean or 0.0)
+    # Nothing overlaps; by step the engine's first tokens may come before the trainer hears that it is synced.
+    assert sum(step.logged["bebop/busy_s"] + (step.train_s or 0.0) for step in run.steps) <= sum(
+        step.step_s or 0.0 for step in run.steps
+    )
     assert outcome.account["given_samples"] == 6 * SAMPLES_PER_STEP
     assert outcome.account["lost_samples"] == 0
     assert_reads_back(tmp_path / "verl.log", run)
@@ -96,15 +98,16 @@ def assert_reads_back(path: Path, run: MeasuredRun) -> None:
 
 def test_one_step_off_trains_on_one_batch_while_the_next_is_generated() -> None:
     config = config_of("one_step_off")
-    steps = measured_steps(driven(config, SteadyParts()).records, config)
+    parts = SteadyParts(step_s=0.03, train_s=0.3)  # long beside what a crowded machine adds
+    steps = measured_steps(driven(config, parts).records, config)
     check_times(steps)
     assert [step.staleness_mean_versions for step in steps] == [0, 1, 1, 1, 1, 1]
-    beyond = []
+    overlaps = []
     for step in steps[1:]:
-        parts = [step.generation_s or 0.0, step.train_s or 0.0]
-        assert max(parts) <= (step.step_s or 0.0)
-        beyond.append((step.step_s or 0.0) - sum(parts))
-    assert median(beyond) < 0.02  # one step may be held up by what else runs here
+        generation_s, train_s, step_s = step.generation_s or 0.0, step.train_s or 0.0, step.step_s or 0.0
+        assert max(generation_s, train_s) <= step_s
+        overlaps.append(generation_s + train_s - step_s)
+    assert median(overlaps) > 0.1
 
 
 @pytest.mark.parametrize("in_flight", ["wait", "in_place"])
