@@ -3,6 +3,7 @@
 Progress on stderr. Here and not in the profiler, because no package below knows runs, predictions and pictures.
 """
 
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from traces.store import load_trace, write_atomically
 from traces.testbed import TestbedConfig, TestbedProfile
 
 CONFIGS: Final = Path(__file__).parent.parent / "profiler" / "testbed" / "configs"
+ENGINES: Final = {"torch": "torch", "llamacpp": "xllamacpp"}
+"""Module that each engine needs."""
 QUICK: Final = "quick"
 """Folder, among the configs, of those that `--quick` compares."""
 
@@ -42,11 +45,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"{report.scenario}: {said.mean:.2f}x ({said.low:.2f} to {said.high:.2f}) over plain decoding")
         return ExitCode.OK
     rows = chosen_rows(arguments.only, quick=arguments.quick, engine=arguments.engine)
-    if arguments.output is not None:
-        found = compare(rows, arguments.output, arguments.pairs)
-    else:
-        with TemporaryDirectory(prefix="bebop-testbed-") as folder:
-            found = compare(rows, Path(folder), arguments.pairs)
+    is_chosen = arguments.only is not None or arguments.engine is not None
+    with TemporaryDirectory(prefix="bebop-testbed-") as spare:
+        folder = arguments.output or Path(spare)
+        if not is_chosen:
+            rows = possible_rows(Plan(tuple(rows), folder, arguments.pairs))
+        found = compare(rows, folder, arguments.pairs)
     print(json.dumps(as_json(found)) if arguments.json else _table(found))
     if arguments.write is not None:
         from dashboard.figures.testbed import speedups
@@ -97,6 +101,21 @@ def chosen_rows(only: Sequence[str] | None, *, quick: bool, engine: str | None =
     if plain and only:
         raise UsageError(f"--only {plain[0]}: it drafts nothing, so there is no speedup; name one with k above 0")
     return [config for config in rows if config.k > 0 and engine in (None, config.engine)]
+
+
+def possible_rows(plan: Plan) -> list[TestbedConfig]:
+    """Return the rows whose engine is installed, or of which nothing is left to measure; say which are left out.
+
+    Where no engine is, all of them, so that the first one that runs says what it misses.
+    """
+    installed = {engine for engine, module in ENGINES.items() if importlib.util.find_spec(module) is not None}
+    possible = [row for row in plan.rows if row.engine in installed or plan.is_measured(row)]
+    left_out = [row.name for row in plan.rows if row not in possible]
+    if not possible:
+        return list(plan.rows)
+    if left_out:
+        print(f"left out, as their engine is not installed: {', '.join(left_out)}", file=sys.stderr)
+    return possible
 
 
 def _table(rows: Sequence[Row]) -> str:

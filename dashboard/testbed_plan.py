@@ -49,6 +49,11 @@ class Plan:
                 if self._run_file(config, pair) is None:
                     self._command("run", config, self.run_folder(config, pair), say)
 
+    def is_measured(self, row: TestbedConfig) -> bool:
+        """Return whether the folder holds all that a row needs."""
+        runs = (self._run_file(config, pair) for config in (row, twin(row)) for pair in range(self.num_pairs))
+        return (self.profile_folder(row) / "profile.json").exists() and all(path is not None for path in runs)
+
     def profile(self, row: TestbedConfig) -> TestbedProfile:
         """Return what was measured of a row's parts."""
         return load_trace(self.profile_folder(row) / "profile.json", TestbedProfile)

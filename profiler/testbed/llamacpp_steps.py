@@ -54,7 +54,7 @@ def latency_trace(config: TestbedConfig, name: str, command: str, notes: str) ->
         "fp32",
         GridRequest(
             tuple(batches_of(config.max_running_seqs)),
-            (NEAR_TOKENS, max(PROMPT_TOKENS + config.max_response_tokens // 2, 2 * NEAR_TOKENS)),
+            (NEAR_TOKENS, max(PROMPT_TOKENS + config.max_response_tokens, 2 * NEAR_TOKENS)),
             most,
             (PROMPT_TOKENS,),
             (0,),

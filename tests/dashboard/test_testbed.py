@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dashboard import testbed_cli
 from dashboard.errors import PageError
 from dashboard.figures.testbed import BAND, speedups
-from dashboard.testbed_cli import chosen_rows, main
+from dashboard.testbed_cli import chosen_rows, main, possible_rows
 from dashboard.testbed_page import markers, write_page
 from dashboard.testbed_plan import Plan, twin, write_config
 from profiler.errors import UsageError
@@ -89,6 +90,21 @@ def test_only_what_drafts_is_compared(tmp_path: Path) -> None:
     write_config(made_up.config(k=0), tmp_path / "plain.toml")
     with pytest.raises(UsageError, match="it drafts nothing, so there is no speedup"):
         chosen_rows([str(tmp_path / "plain.toml")], quick=False)
+
+
+def test_rows_of_an_engine_that_is_not_installed_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(testbed_cli, "ENGINES", {"torch": "json", "llamacpp": "no_such_module"})
+    rows = chosen_rows(None, quick=False)
+    possible = possible_rows(Plan(tuple(rows), tmp_path, 1))
+    assert {row.engine for row in possible} == {"torch"}
+    assert [row for row in rows if row.engine == "torch"] == possible
+    left_out = capsys.readouterr().err
+    assert all((row.name in left_out) == (row.engine == "llamacpp") for row in rows)
+    # Nothing at all: the first one that runs says what is missing.
+    monkeypatch.setattr(testbed_cli, "ENGINES", {"torch": "no_such_module", "llamacpp": "no_such_module"})
+    assert possible_rows(Plan(tuple(rows), tmp_path, 1)) == rows
 
 
 def test_the_page_keeps_its_words_and_changes_its_tables(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_fully_asynchronous_run_syncs_in_the_middle_of_generation(tmp_path: Pa
     check_times(run.steps)
     assert max(step.staleness_max_versions or 0 for step in run.steps) in (1, 2, 3)
     drains = [step.logged["bebop/drain_s"] for step in run.steps]
-    assert (max(drains) > 0.01) == (in_flight == "wait")
+    assert max(drains) > 0.01 if in_flight == "wait" else median(drains) < 0.01
     # Where running sequences go on, responses have tokens of several policies.
     num_mixed = sum(step.logged["bebop/num_mixed_samples"] for step in run.steps)
     assert (num_mixed > 0) == (in_flight == "in_place")
