@@ -7,13 +7,14 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from dashboard.testbed_plan import Plan, twin
 from profiler.errors import UsageError
-from profiler.testbed.cli import read_config
+from profiler.testbed.cli import count_option, read_config
 from simulator.run import simulate
 from simulator.testbed_rows import Row, as_json, row_of
 from simulator.testbed_scenario import scenario_of
@@ -27,6 +28,8 @@ ENGINES: Final = {"torch": "torch", "llamacpp": "xllamacpp"}
 """Module that each engine needs."""
 QUICK: Final = "quick"
 """Folder, among the configs, of those that `--quick` compares."""
+QUICK_SWEEPS: Final = 4
+"""Of their profiles."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,10 +50,12 @@ def main(argv: Sequence[str]) -> int:
     rows = chosen_rows(arguments.only, quick=arguments.quick, engine=arguments.engine)
     is_chosen = arguments.only is not None or arguments.engine is not None
     with TemporaryDirectory(prefix="bebop-testbed-") as spare:
-        folder = arguments.output or Path(spare)
+        plan = Plan(
+            tuple(rows), arguments.output or Path(spare), arguments.pairs, QUICK_SWEEPS if arguments.quick else None
+        )
         if not is_chosen:
-            rows = possible_rows(Plan(tuple(rows), folder, arguments.pairs))
-        found = compare(rows, folder, arguments.pairs)
+            plan = replace(plan, rows=tuple(possible_rows(plan)))
+        found = compare(plan)
     print(json.dumps(as_json(found)) if arguments.json else _table(found))
     if arguments.write is not None:
         from dashboard.figures.testbed import speedups
@@ -71,14 +76,13 @@ def predict(config: TestbedConfig, profile: Path) -> RunReport:
     return simulate(scenario_of(config, load_trace(folder / "profile.json", TestbedProfile), folder))
 
 
-def compare(rows: Sequence[TestbedConfig], folder: Path, num_pairs: int) -> list[Row]:
+def compare(plan: Plan) -> list[Row]:
     """Profile, predict and run what a folder does not hold yet; return measured beside predicted."""
-    plan = Plan(tuple(rows), folder, num_pairs)
     plan.make(lambda text: print(text, file=sys.stderr, flush=True))
     found = []
-    for config in rows:
+    for config in plan.rows:
         report = predict(config, plan.profile_folder(config))
-        path = folder / "predicted" / f"{config.name}.json"
+        path = plan.folder / "predicted" / f"{config.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, report.to_json().encode() + b"\n")
         found.append(row_of(config, report, plan.runs(twin(config)), plan.runs(config)))
@@ -153,17 +157,10 @@ def _parser() -> Parser:
     compares.add_argument("--engine", choices=("torch", "llamacpp"), help="configs of this engine only")
     compares.add_argument("--only", action="append", metavar="NAME", help="one of the shipped configs, or a TOML file")
     compares.add_argument(
-        "--pairs", type=_count, default=1, metavar="N", help="runs with and without drafts (default 1)"
+        "--pairs", type=count_option, default=1, metavar="N", help="runs with and without drafts (default 1)"
     )
     compares.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="keep profiles, runs and predictions; what is there is kept"
     )
     compares.add_argument("--write", type=Path, metavar="FILE.md", help="put tables and figure into a page")
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 100:
-        raise ValueError(text)
-    return number

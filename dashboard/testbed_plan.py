@@ -32,6 +32,8 @@ class Plan:
     folder: Path
     num_pairs: int
     """Runs of every row, with drafts and without."""
+    num_sweeps: int | None = None
+    """Of a profile; None: as many as it takes by itself."""
 
     def make(self, say: Callable[[str], None]) -> None:
         """Profile and run whatever is missing; all profiles before the first run, and pairs side by side in time.
@@ -42,7 +44,8 @@ class Plan:
         for config in {self.profile_folder(row): _most_demanding(self._alike(row)) for row in self.rows}.values():
             folder = self.profile_folder(config)
             if not (folder / "profile.json").exists():
-                self._command("profile", config, folder, say)
+                options = [] if self.num_sweeps is None else ["--sweeps", str(self.num_sweeps)]
+                self._command("profile", config, folder, say, options)
         for pair in range(self.num_pairs):
             order = self.in_turn()
             for config in order if pair % 2 == 0 else reversed(order):
@@ -87,12 +90,19 @@ class Plan:
             order += [*drafting[: len(drafting) // 2], plain, *drafting[len(drafting) // 2 :]]
         return order
 
-    def _command(self, subverb: str, config: TestbedConfig, folder: Path, say: Callable[[str], None]) -> None:
+    def _command(
+        self,
+        subverb: str,
+        config: TestbedConfig,
+        folder: Path,
+        say: Callable[[str], None],
+        options: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.toml"
         write_config(config, path)
         say(f"{subverb} {config.name}")
-        command = [sys.executable, "-m", "bebop", "testbed", subverb, str(path), "-o", str(folder)]
+        command = [sys.executable, "-m", "bebop", "testbed", subverb, str(path), "-o", str(folder), *options]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_S, check=False)
         except subprocess.TimeoutExpired:

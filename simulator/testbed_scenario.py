@@ -196,7 +196,7 @@ def uncertainty(
         "latency": min(math.hypot(plain, between), 1.0),
         "draft_and_verify": min(math.hypot(plain, spec), 1.0) if config.k else 0.0,
         "accept_length": _accept_length_sd(rows, config.k),
-        # The largest error of a few calls is about two standard deviations.
+        # What one call in twenty exceeds is about two standard deviations.
         "trainer": min(profile.train_alone.relative_error / 2, 1.0),
         "weight_sync": min(profile.sync.relative_error / 2, 1.0),
     }

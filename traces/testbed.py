@@ -123,7 +123,7 @@ class PhaseCost(Strict):
     s_per_token: NonNegativeFloat = 0.0
     """Per token of prompt and response."""
     relative_error: NonNegativeFloat
-    """Largest of the fit, over the timed calls."""
+    """Of the fit: one timed call in twenty is further from it, or of hand-over and sync one in ten."""
     num_calls: PositiveInt
 
 

@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
     if config.engine == "llamacpp":
         importlib.import_module("xllamacpp")  # here, and not in the middle of an actor's start
     arguments.output.mkdir(parents=True, exist_ok=True)
-    code: int = importlib.import_module(SUBVERBS[arguments.subverb][0]).main(config, arguments.output)
+    options = {"num_sweeps": arguments.sweeps} if getattr(arguments, "sweeps", None) else {}
+    code: int = importlib.import_module(SUBVERBS[arguments.subverb][0]).main(config, arguments.output, **options)
     return code
 
 
@@ -60,4 +61,20 @@ def _parser() -> Parser:
         one = subverbs.add_parser(name, help=meaning, description=meaning)
         one.add_argument("config", type=Path, metavar="CONFIG", help="TOML; examples in profiler/testbed/configs")
         one.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+        if name == "profile":
+            one.add_argument(
+                "--sweeps", type=count_option, metavar="N", help="over the steps of our own engine (default 16)"
+            )
     return parser
+
+
+def count_option(text: str) -> int:
+    """Return a number of repetitions.
+
+    Raises:
+        ValueError: None, or more than anybody waits for.
+    """
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise ValueError(text)
+    return number

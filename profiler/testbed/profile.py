@@ -17,43 +17,48 @@ import torch
 
 from profiler.result import own_version
 from profiler.testbed.counting import count
-from profiler.testbed.engine import Finished
-from profiler.testbed.neighbour import examples_of, neighbour, take_core
+from profiler.testbed.neighbour import take_core, training_beside
 from profiler.testbed.parts import PreparedParts
 from profiler.testbed.prepared import prepare
 from profiler.testbed.run import Outcome, drive
-from profiler.testbed.step_trace import latency_trace, time_engine
+from profiler.testbed.step_trace import NUM_SWEEPS, latency_trace, time_engine
 from profiler.testbed.task import PROMPT_TOKENS
+from profiler.testbed.train_times import TrainTimes, fit
 from traces.base import Provenance
 from traces.latency import LatencyTrace
 from traces.store import save_trace
 from traces.testbed import PhaseCost, TestbedConfig, TestbedPolicy, TestbedProfile
 
 LATENCY_ALONE, LATENCY_BESIDE, ACCEPTANCE = "latency-alone.json", "latency-beside.json", "acceptance.json"
-SHARES_TRAINED = (0.25, 0.5, 1.0)
-"""Of an RL step's responses, in the steps that training is fitted to."""
 TRAIN_REPEATS = 6
+"""Of training alone, where the engine is not ours to take turns with."""
 SYSTEM_STEPS = 8
 """RL steps of the short run without drafts; the first two are left out."""
 NUM_WARM = 2
 
 
-def main(config: TestbedConfig, output: Path) -> int:
-    """Measure the parts of a config; write the profile into a folder."""
+def main(config: TestbedConfig, output: Path, num_sweeps: int = NUM_SWEEPS) -> int:
+    """Measure the parts of a config, each engine step in so many sweeps; write the profile into a folder."""
     began_s = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began_s:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-    profile = measure(config, output, say)
+    profile = measure(config, output, say, num_sweeps)
     save_trace(profile, output / "profile.json")
     say("done")
     print(summary(profile, output))
     return 0
 
 
-def measure(config: TestbedConfig, output: Path, say: Callable[[str], None]) -> TestbedProfile:
-    """Return the profile; the traces that it names are written."""
+def measure(
+    config: TestbedConfig, output: Path, say: Callable[[str], None], num_sweeps: int = NUM_SWEEPS
+) -> TestbedProfile:
+    """Return the profile; the traces that it names are written.
+
+    Engine and trainer are timed in the same minutes, in turn or side by side: a machine that is slower for a while is
+    so for both, and their ratio is what a speedup depends on.
+    """
     prepare(config, say)
     say("messages and weight syncs: a short run without drafts")
     sync, hand_over = system_costs(config)
@@ -62,20 +67,23 @@ def measure(config: TestbedConfig, output: Path, say: Callable[[str], None]) -> 
     counted = count(config)
     if counted.acceptance is not None:
         save_trace(counted.acceptance, output / ACCEPTANCE)
-    say("steps of the engine, alone")
-    _save_latency(config, output / LATENCY_ALONE, "Nothing else ran.")
-    say("training, alone")
-    take_core("trainer")
-    train_alone, train_beside = train_cost(config, counted.finished), None
+    say("steps of the engine and of the trainer, in turn")
+    train = TrainTimes(config, counted.finished)
+
+    def train_in_turn() -> None:
+        take_core("trainer")
+        train.take()
+        take_core("rollout")
+
+    _save_latency(config, output / LATENCY_ALONE, "Nothing else ran.", num_sweeps, train_in_turn)
+    train_alone, train_beside = train.cost(), None
     overlaps = config.policy.kind != "synchronous"
     if overlaps:
-        say("training, beside an engine that generates")
-        with neighbour(config, "rollout", counted.finished):
-            train_beside = train_cost(config, counted.finished)
-        say("steps of the engine, beside a trainer that computes")
-        take_core("rollout")
-        with neighbour(config, "trainer", counted.finished):
-            _save_latency(config, output / LATENCY_BESIDE, "A trainer computed on another core meanwhile.")
+        say("steps of the engine and of the trainer, side by side")
+        with training_beside(config, counted.finished) as beside:
+            notes = "A trainer computed on another core meanwhile."
+            _save_latency(config, output / LATENCY_BESIDE, notes, num_sweeps, lambda: None)
+        train_beside = fit(beside.tokens, beside.seconds)
     return TestbedProfile(
         name=config.name,
         config=config,
@@ -97,36 +105,6 @@ def measure(config: TestbedConfig, output: Path, say: Callable[[str], None]) -> 
             versions={"bebop-rollout": own_version(), "torch": torch.__version__},
         ),
     )
-
-
-def train_cost(config: TestbedConfig, finished: Sequence[Finished]) -> PhaseCost:
-    """Return what a GRPO step costs by its tokens: real ones, on responses of the policy before RL."""
-    learner, examples = PreparedParts().learner(config), examples_of(list(finished), config)
-    sizes = sorted({max(1, round(share * len(examples))) for share in SHARES_TRAINED})
-    learner.train(examples[: sizes[0]])
-    tokens, seconds = [], []
-    for _ in range(TRAIN_REPEATS):
-        for size in sizes:
-            began_s = time.perf_counter()
-            learner.train(examples[:size])
-            seconds.append(time.perf_counter() - began_s)
-            tokens.append(sum(example.num_tokens for example in examples[:size]))
-    return fit(tokens, seconds)
-
-
-def fit(tokens: Sequence[int], seconds: Sequence[float]) -> PhaseCost:
-    """Return the line through timed calls, through the medians of those with equally many tokens; never falling."""
-    known = sorted(set(tokens))
-    medians = [statistics.median([s for t, s in zip(tokens, seconds, strict=True) if t == one]) for one in known]
-    slope, constant = 0.0, statistics.fmean(medians)
-    if len(known) > 1:
-        # Relative errors count: the largest step is as important as the smallest.
-        slope, constant = np.polyfit(known, medians, 1, w=1 / np.array(medians)).tolist()
-        if constant < 0 or slope < 0:
-            slope = max(float(np.dot(known, medians) / np.dot(known, known)), 0.0) if slope > 0 else 0.0
-            constant = 0.0 if slope > 0 else statistics.fmean(medians)
-    errors = [abs((constant + slope * t) / s - 1) for t, s in zip(tokens, seconds, strict=True)]
-    return PhaseCost(constant_s=constant, s_per_token=slope, relative_error=max(errors), num_calls=len(seconds))
 
 
 def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost]:
@@ -163,18 +141,24 @@ def _constant(seconds: Sequence[float]) -> PhaseCost:
     return PhaseCost(constant_s=middle, relative_error=error, num_calls=len(seconds))
 
 
-def _save_latency(config: TestbedConfig, path: Path, notes: str) -> None:
-    trace = _latency(config, path.stem, notes)
+def _save_latency(config: TestbedConfig, path: Path, notes: str, num_sweeps: int, between: Callable[[], None]) -> None:
+    trace = _latency(config, path.stem, notes, num_sweeps, between)
     save_trace(trace, path)
     print(f"{'':10}{path.name}: {errors_of(trace)}", file=sys.stderr, flush=True)
 
 
-def _latency(config: TestbedConfig, name: str, notes: str) -> LatencyTrace:
+def _latency(
+    config: TestbedConfig, name: str, notes: str, num_sweeps: int, between: Callable[[], None]
+) -> LatencyTrace:
+    """Return the trace of the config's engine; `between` is called between sweeps, or as often after them."""
     if config.engine == "llamacpp":
         from profiler.testbed import llamacpp_steps
 
-        return llamacpp_steps.latency_trace(config, name, _command(config), notes)
-    return latency_trace(config, time_engine(config), name, _command(config), notes)
+        trace = llamacpp_steps.latency_trace(config, name, _command(config), notes)
+        for _ in range(TRAIN_REPEATS):
+            between()
+        return trace
+    return latency_trace(config, time_engine(config, num_sweeps, between=between), name, _command(config), notes)
 
 
 def errors_of(trace: LatencyTrace) -> str:

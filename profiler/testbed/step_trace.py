@@ -12,7 +12,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from traces.testbed import TestbedConfig
 
 MOST_DRAFTS = 3
 """Drafts of the largest step that is timed, for a config that has no more."""
-NUM_SWEEPS = 8
+NUM_SWEEPS = 16
 NUM_HELD_OUT = 8
 PACE_STEPS = 4
 """Reference steps between two visits."""
@@ -78,8 +78,20 @@ class Times:
         return float((high - low) / middle)
 
 
-def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS, clock: Clock = time.perf_counter) -> Times:
-    """Return samples of steps with 0 to k drafts, and of prefills, in sweeps of another order each."""
+def time_engine(
+    config: TestbedConfig,
+    num_sweeps: int = NUM_SWEEPS,
+    clock: Clock = time.perf_counter,
+    between: Callable[[], None] = lambda: None,
+) -> Times:
+    """Return samples of steps with 0 to k drafts, and of prefills, in sweeps of another order each.
+
+    Args:
+        config: Of the engine.
+        num_sweeps: How often each is visited.
+        clock: What tells seconds.
+        between: Called after every sweep.
+    """
     times, most = Times(), max(config.k, MOST_DRAFTS)
     middle = PROMPT_TOKENS + config.max_response_tokens // 2
     engines = [TimedEngine(config, k, clock) for k in range(most + 1)]
@@ -105,6 +117,7 @@ def time_engine(config: TestbedConfig, num_sweeps: int = NUM_SWEEPS, clock: Cloc
             after_s = _pace_s(engines[0], config.max_running_seqs, middle)
             found.add(raw, (before_s + after_s) / 2)
             before_s = after_s
+        between()
     return times.in_seconds()
 
 

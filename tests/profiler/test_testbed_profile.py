@@ -13,10 +13,9 @@ from profiler.testbed import counting, timed_engine
 from profiler.testbed.cli import read_config
 from profiler.testbed.counting import count, group_correlation, quantiles
 from profiler.testbed.engine import Finished, Request
-from profiler.testbed.neighbour import examples_of, neighbour, requests_of
+from profiler.testbed.neighbour import requests_of, training_beside
 from profiler.testbed.parts import PreparedParts
 from profiler.testbed.prepared import prepare, weights_of
-from profiler.testbed.profile import fit, train_cost
 from profiler.testbed.step_trace import (
     Times,
     batches_of,
@@ -29,6 +28,7 @@ from profiler.testbed.step_trace import (
 from profiler.testbed.task import PROMPT_TOKENS
 from profiler.testbed.timed_engine import StepPoint, spread
 from profiler.testbed.torch_engine import Part
+from profiler.testbed.train_times import TrainTimes, examples_of, fit
 from simulator.latency import Need, TraceLatency
 from simulator.step_table import StepTable, find_segment, prefill_seconds, step_seconds
 from traces import testbed
@@ -202,7 +202,7 @@ def test_the_line_of_a_phase_goes_through_what_was_timed() -> None:
     assert (falling.s_per_token, falling.constant_s) == (0.0, pytest.approx(0.45))
 
 
-def test_training_is_timed_beside_an_engine_that_generates() -> None:
+def test_a_neighbour_trains_and_tells_how_long_it_took() -> None:
     config = config_of(head_batches=0)
     prepare(config)
     engine = PreparedParts().engine(config)
@@ -211,11 +211,15 @@ def test_training_is_timed_beside_an_engine_that_generates() -> None:
     while engine.num_running + engine.num_waiting:
         finished += engine.step()
     assert len(examples_of(finished, config)) == 4
-    with neighbour(config, "rollout", finished):
-        cost = train_cost(config, finished)
-    assert cost.num_calls == 18
-    assert math.isfinite(cost.relative_error)
-    assert cost.constant_s + cost.s_per_token > 0
+    alone = TrainTimes(config, finished)
+    with training_beside(config, finished) as beside:
+        alone.take()
+        assert not beside.seconds
+    assert sorted(set(beside.tokens)) == alone.tokens
+    assert len(beside.seconds) == len(beside.tokens) >= 3
+    for cost in (alone.cost(), fit(beside.tokens, beside.seconds)):
+        assert math.isfinite(cost.relative_error)
+        assert cost.constant_s + cost.s_per_token > 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
