@@ -5,25 +5,27 @@ time on it left out. Prompts are timed as they arrive in a run, several at once,
 what the times are for.
 """
 
+import math
 import os
 import random
 import statistics
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from profiler.grid import GridRequest
-from profiler.ledger import Ledger
+from profiler.ledger import Ledger, Sample
 from profiler.point import Point
 from profiler.request import ProfileRequest
 from profiler.sources.llamacpp.profile import EngineProfile, this_machine
 from profiler.sources.llamacpp.session import FIRST_WORD, Call, EngineSettings
-from profiler.sources.llamacpp.steps import REQUEST_TOKENS, forced
+from profiler.sources.llamacpp.steps import REQUEST_TOKENS, StepShape, forced, time_step
 from profiler.sources.llamacpp.trace import compose_trace
 from profiler.sources.llamacpp.worker import Engine, EngineWorker
 from profiler.testbed.actors import all_cores
 from profiler.testbed.llamacpp_engine import settings_of, shape
 from profiler.testbed.neighbour import CORE_OF
+from profiler.testbed.pace import Pace
 from profiler.testbed.step_trace import MOST_DRAFTS, batches_of
 from profiler.testbed.task import PROMPT_TOKENS
 from traces.latency import MIN_LATENCY_S, LatencyRow, LatencyTrace, Operation
@@ -35,6 +37,10 @@ NUM_SWEEPS = 3
 NUM_HELD_OUT = 4
 BUDGET_S = 240.0
 PREFILL_REPEATS = 9
+NOTE_ON_PACE = (
+    "All in multiples of a plain step taken before and after, whose time had an interquartile range of {:.1%}; spreads "
+    "of rows include it."
+)
 FIXED_SHARE = 0.5
 """Of drafts accepted in the steps of the trace: one profile serves configs of several forced rates."""
 
@@ -68,16 +74,50 @@ def latency_trace(config: TestbedConfig, name: str, command: str, notes: str) ->
     )
     with TemporaryDirectory(prefix="bebop-testbed-") as folder, _engine() as engine:
         ledger = Ledger.open(Path(folder) / "samples.jsonl", request.identity())
-        EngineProfile(request, engine, settings, ledger).run()
-        prefills = prefill_rows(engine, settings, most, config.seed)
+        reference = StepShape(max(request.grid.batches), NEAR_TOKENS)
+        pace = Pace(lambda: time_step(engine, settings, reference, shape().vocab_size, config.seed).latency_s)
+        PacedProfile(request, engine, settings, ledger, pace=pace).run()
+        prefills = prefill_rows(engine, settings, most, config.seed, pace)
+    ledger.samples = [_scaled(sample, pace.unit_s) for sample in ledger.samples]
     trace = compose_trace(request, this_machine(1), ledger, FIXED_SHARE)
-    told = trace.provenance.notes
+    told = f"{notes} {trace.provenance.notes} {NOTE_ON_PACE.format(pace.spread)}"
+    steps = (row for row in trace.rows if row.operation is not Operation.PREFILL)
     return trace.model_copy(
         update={
-            "rows": (*(row for row in trace.rows if row.operation is not Operation.PREFILL), *prefills),
-            "provenance": trace.provenance.model_copy(update={"notes": f"{notes} {told}"}),
+            "rows": (*(_with_spread(row, pace.spread) for row in steps), *prefills),
+            "provenance": trace.provenance.model_copy(update={"notes": told}),
         }
     )
+
+
+@dataclass(slots=True)
+class PacedProfile(EngineProfile):
+    """A profile whose samples are in multiples of a reference step that is timed between them."""
+
+    pace: Pace = field(kw_only=True)
+
+    def take(self, purpose: str, point: Point, sweep: int) -> Sample:
+        """Return one sample, or why there is none.
+
+        Raises:
+            DeviceError: The engine fails again and again.
+        """
+        if not self.pace.seconds:
+            self.pace.mark()
+        sample = EngineProfile.take(self, purpose, point, sweep)
+        return _scaled(sample, 1 / self.pace.around())
+
+
+def _scaled(sample: Sample, factor: float) -> Sample:
+    return sample if sample.latency_s is None else replace(sample, latency_s=sample.latency_s * factor)
+
+
+def _with_spread(row: LatencyRow, pace_spread: float) -> LatencyRow:
+    """Return a row of the target's steps that says how far the machine's pace spreads, its own samples included."""
+    if row.operation not in (Operation.DECODE, Operation.VERIFY):
+        return row
+    spread = math.hypot(row.relative_spread or 0.0, pace_spread)
+    return row.model_copy(update={"relative_spread": round(spread, 6)})
 
 
 def _engine() -> EngineWorker:
@@ -89,14 +129,20 @@ def _engine() -> EngineWorker:
     return EngineWorker((known[CORE_OF["rollout"]],))
 
 
-def prefill_rows(engine: Engine, settings: EngineSettings, num_draft_tokens: int, seed: int) -> list[LatencyRow]:
+def prefill_rows(
+    engine: Engine, settings: EngineSettings, num_draft_tokens: int, seed: int, pace: Pace
+) -> list[LatencyRow]:
     """Return what prompts take that arrive together, by their tokens, and what the MTP layer adds to it."""
-    rows, longest_s = [], 0.0
+    pace.mark()
+    found: list[list[float]] = []
     for num in range(1, settings.num_slots + 1):
-        plain_s, drafting_s = (
-            prompts_s(engine, replace(settings, num_draft_tokens=k, acceptance=forced(k, 0)), num, seed)
-            for k in (0, num_draft_tokens)
-        )
+        found.append([])
+        for k in (0, num_draft_tokens):
+            seconds = prompts_s(engine, replace(settings, num_draft_tokens=k, acceptance=forced(k, 0)), num, seed)
+            found[-1].append(seconds / pace.around())
+    rows, longest_s = [], 0.0
+    for num, units in enumerate(found, start=1):
+        plain_s, drafting_s = (pace.unit_s * each for each in units)
         longest_s = max(longest_s, drafting_s - plain_s)
         for operation, seconds in ((Operation.PREFILL, plain_s), (Operation.DRAFT_PREFILL, longest_s)):
             point = Point(operation, num * PROMPT_TOKENS, 1)

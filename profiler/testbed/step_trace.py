@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from profiler.cpu import cpu_name
@@ -25,6 +24,7 @@ from profiler.ledger import GRID, Sample
 from profiler.point import Point
 from profiler.result import own_version
 from profiler.statistics import NOISY_SPREAD, Collected, collect
+from profiler.testbed.pace import Pace
 from profiler.testbed.task import PROMPT_TOKENS
 from profiler.testbed.timed_engine import Clock, StepPoint, TimedEngine
 from profiler.testbed.torch_engine import Part
@@ -48,34 +48,23 @@ class Times:
     parts: dict[tuple[StepPoint, Part], list[float]] = field(default_factory=dict)
     prefill: dict[tuple[int, int], list[float]] = field(default_factory=dict)
     """By whether the head reads too (0, 1) and tokens."""
-    pace: list[float] = field(default_factory=list)
-    """Of the reference step, over the time of the profile."""
+    pace_spread: float = 0.0
+    """`Pace.spread` of the reference step."""
 
-    def add(self, raw: "Times", pace_s: float) -> None:
-        """Add samples taken at a pace, in reference steps."""
-        self.pace.append(pace_s)
+    def add(self, raw: "Times", unit_s: float) -> None:
+        """Add samples in units of so many seconds."""
         for ours, theirs in zip(self._samples(), raw._samples(), strict=True):
             for key, seconds in theirs.items():
-                ours.setdefault(key, []).extend(each / pace_s for each in seconds)
+                ours.setdefault(key, []).extend(each / unit_s for each in seconds)
 
-    def in_seconds(self) -> "Times":
+    def in_seconds(self, pace: Pace) -> "Times":
         """Return samples that are in reference steps in seconds, at the median pace."""
-        unit_s = statistics.median(self.pace)
-        found = Times(pace=self.pace)
-        for ours, theirs in zip(found._samples(), self._samples(), strict=True):
-            ours.update({key: [unit_s * each for each in samples] for key, samples in theirs.items()})
+        found = Times(pace_spread=pace.spread)
+        found.add(self, 1 / pace.unit_s)
         return found
 
     def _samples(self) -> tuple[dict[Any, list[float]], ...]:
         return self.whole, self.parts, self.prefill
-
-    @property
-    def pace_spread(self) -> float:
-        """Interquartile range of the pace over its median: what two times are apart by when they were taken."""
-        if len(self.pace) < 2:
-            return 0.0
-        low, middle, high = np.quantile(self.pace, (0.25, 0.5, 0.75))
-        return float((high - low) / middle)
 
 
 def time_engine(
@@ -93,11 +82,12 @@ def time_engine(
         between: Called after every sweep.
     """
     times, most = Times(), max(config.k, MOST_DRAFTS)
-    middle = PROMPT_TOKENS + config.max_response_tokens // 2
     engines = [TimedEngine(config, k, clock) for k in range(most + 1)]
     points = [*grid_points(config), *held_out_points(config)]
     texts = prefill_texts(config)
     order = random.Random(config.seed)
+    middle = PROMPT_TOKENS + config.max_response_tokens // 2
+    pace = Pace(lambda: _reference_s(engines[0], config.max_running_seqs, middle))
     for sweep in range(num_sweeps + 1):
         visits: list[StepPoint | tuple[int, int, int]] = [
             *points,
@@ -105,7 +95,7 @@ def time_engine(
         ]
         order.shuffle(visits)
         found = Times() if sweep == 0 else times
-        before_s = _pace_s(engines[0], config.max_running_seqs, middle)
+        pace.mark()
         for visit in visits if sweep else visits[::4]:  # the first one warms caches up
             raw = Times()
             if isinstance(visit, StepPoint):
@@ -114,14 +104,12 @@ def time_engine(
                 head, num_seqs, tokens = visit
                 seconds = engines[most if head else 0].prefill_s(num_seqs, tokens)
                 raw.prefill[head, num_seqs * tokens] = [seconds]
-            after_s = _pace_s(engines[0], config.max_running_seqs, middle)
-            found.add(raw, (before_s + after_s) / 2)
-            before_s = after_s
+            found.add(raw, pace.around())
         between()
-    return times.in_seconds()
+    return times.in_seconds(pace)
 
 
-def _pace_s(engine: TimedEngine, batch: int, context_tokens: int) -> float:
+def _reference_s(engine: TimedEngine, batch: int, context_tokens: int) -> float:
     """Return the median of a few reference steps, now."""
     return statistics.median(whole_s for whole_s, _ in engine.steps(batch, context_tokens, PACE_STEPS))
 

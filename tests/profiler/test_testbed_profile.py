@@ -14,6 +14,7 @@ from profiler.testbed.cli import read_config
 from profiler.testbed.counting import count, group_correlation, quantiles
 from profiler.testbed.engine import Finished, Request
 from profiler.testbed.neighbour import requests_of, training_beside
+from profiler.testbed.pace import Pace
 from profiler.testbed.parts import PreparedParts
 from profiler.testbed.prepared import prepare, weights_of
 from profiler.testbed.step_trace import (
@@ -110,13 +111,16 @@ def test_only_arms_that_draft_pay_for_the_heads_pass_over_prompts() -> None:
 
 
 def test_a_machine_that_slows_down_in_the_middle_leaves_no_step_dearer_than_another() -> None:
-    times, points = Times(), [StepPoint(0, 1, 24), StepPoint(3, 4, 30)]
-    for slowness in (1.0, 1.5, 1.2):
-        for point, wanted_s in zip(points, (0.002, 0.005), strict=True):
-            times.add(Times(whole={point: [slowness * wanted_s]}), 0.001 * slowness)
-    found = times.in_seconds()
-    assert [found.whole[point] for point in points] == [pytest.approx([0.0024] * 3), pytest.approx([0.006] * 3)]
-    assert found.pace_spread == pytest.approx(0.375 / 1.2)  # the quartiles of 1, 1, 1.2, 1.2, 1.5, 1.5
+    slowness = iter((1.0, 1.0, 1.4, 1.4, 1.2))
+    pace = Pace(lambda: 0.001 * next(slowness))
+    times, point, other = Times(), StepPoint(0, 1, 24), StepPoint(3, 4, 30)
+    pace.mark()
+    for slow in (1.0, 1.2, 1.4, 1.3):
+        times.add(Times(whole={point: [slow * 0.002], other: [slow * 0.005]}), pace.around())
+    found = times.in_seconds(pace)
+    assert found.whole[point] == pytest.approx([0.0024] * 4)
+    assert found.whole[other] == pytest.approx([0.006] * 4)
+    assert found.pace_spread == pytest.approx(0.4 / 1.2)  # the quartiles of 1, 1, 1.2, 1.4, 1.4
 
 
 def test_steps_between_the_rows_take_about_what_the_rows_say() -> None:

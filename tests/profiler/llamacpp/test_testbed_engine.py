@@ -15,6 +15,7 @@ from profiler.sources.llamacpp.worker import EngineWorker
 from profiler.testbed.engine import Finished, Request
 from profiler.testbed.llamacpp_engine import LlamaCppEngine
 from profiler.testbed.llamacpp_steps import prefill_rows
+from profiler.testbed.pace import Pace
 from profiler.testbed.task import PROMPT_TOKENS, problems
 from tests.profiler.llamacpp.tiny_engine import settings
 from traces.latency import Operation
@@ -121,7 +122,7 @@ def test_what_it_cannot_do_is_refused_in_one_line(engine: LlamaCppEngine) -> Non
 
 def test_prompts_that_arrive_together_take_longer_than_one(folder: Path) -> None:
     with EngineWorker() as worker:
-        rows: Any = prefill_rows(worker, settings(folder, num_slots=4), 2, 0)
+        rows: Any = prefill_rows(worker, settings(folder, num_slots=4), 2, 0, Pace(lambda: 1.0))
     read = {row.tokens_per_seq: row.latency_s for row in rows if row.operation is Operation.PREFILL}
     assert sorted(read) == [PROMPT_TOKENS * num for num in (1, 2, 3, 4)]
     assert read[4 * PROMPT_TOKENS] > read[PROMPT_TOKENS] > 0
