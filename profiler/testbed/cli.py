@@ -63,7 +63,7 @@ def _parser() -> Parser:
         one.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
         if name == "profile":
             one.add_argument(
-                "--sweeps", type=count_option, metavar="N", help="over the steps of our own engine (default 16)"
+                "--sweeps", type=count_option, metavar="N", help="how thorough: times each step is visited (default 16)"
             )
     return parser
 

@@ -45,7 +45,7 @@ class Counted:
     entropy_nats: float
 
 
-def count(config: TestbedConfig) -> Counted:
+def count(config: TestbedConfig, num_responses: int = NUM_RESPONSES) -> Counted:
     """Generate some hundred responses, and count."""
     # Acceptance at a position does not depend on how many follow, but for the rule that decides them together.
     is_fixed = config.k == 0 or config.verify_rule == "block" or config.forced_acceptance is not None
@@ -53,7 +53,7 @@ def count(config: TestbedConfig) -> Counted:
     engine = PreparedParts().engine(config.model_copy(update={"k": k}))
     torch.manual_seed(config.seed + SEED_OF_COUNTS)
     per_group = min(PER_GROUP, config.group_size)
-    num = FEW_RESPONSES if config.forced_acceptance is not None else NUM_RESPONSES
+    num = FEW_RESPONSES if config.forced_acceptance is not None else num_responses
     requests = requests_of(config.model_copy(update={"group_size": per_group}), -(-num // per_group))
     engine.submit(requests)
     finished: list[Finished] = []

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bebop
-from profiler.testbed import counting, timed_engine
+from profiler.testbed import timed_engine
 from profiler.testbed.cli import read_config
 from profiler.testbed.counting import count, group_correlation, quantiles
 from profiler.testbed.engine import Finished, Request
@@ -150,10 +150,9 @@ def test_grids_reach_every_state_that_a_run_can_be_in() -> None:
     assert spread(3, 44, 44) == [44, 44, 44]
 
 
-def test_a_trained_head_is_accepted_more_often_than_an_untrained_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "NUM_RESPONSES", 64)
+def test_a_trained_head_is_accepted_more_often_than_an_untrained_one() -> None:
     policy = testbed.TestbedModel(hidden_size=32, num_layers=1, target_batches=40)
-    found = [count(config_of(model=policy, head_batches=batches)).acceptance for batches in (0, 60)]
+    found = [count(config_of(model=policy, head_batches=batches), 64).acceptance for batches in (0, 60)]
     rows = [trace.rows[0] for trace in found if trace is not None]
     print([row.accept_length() for row in rows])
     assert (rows[0].loss, rows[1].loss) == ("untrained", "e2e_tv")
@@ -161,9 +160,8 @@ def test_a_trained_head_is_accepted_more_often_than_an_untrained_one(monkeypatch
     assert len(rows[0].cumulative) == 3
 
 
-def test_nothing_is_counted_of_drafts_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "NUM_RESPONSES", 16)
-    found = count(config_of(k=0, response_tokens=((0.0, 5), (1.0, 9))))
+def test_nothing_is_counted_of_drafts_where_there_are_none() -> None:
+    found = count(config_of(k=0, response_tokens=((0.0, 5), (1.0, 9))), 16)
     assert found.acceptance is None
     assert found.response_tokens == ((0.0, 5), (1.0, 9))
     assert found.group_correlation == 0.0

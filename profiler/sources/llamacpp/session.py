@@ -86,6 +86,8 @@ class EngineSession:
                 f"{settings.model}: llama.cpp does not load it with {settings.num_slots} slots of "
                 f"{settings.slot_tokens} tokens ({error}); check the file and the free memory"
             ) from None
+        # Its loop answers this, and so has begun: a server that is closed before that is waited for for ever.
+        self.counters()
 
     @property
     def address(self) -> str:
