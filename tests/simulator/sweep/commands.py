@@ -22,7 +22,6 @@ FIXED = (
     *(f"uncertainty.{name}=0.0" for name in UncertaintyConfig.model_fields),
 )
 GRID = "run.seed=0..39"
-SLOW = ["--grid", GRID, "--set", FIXED[0], "--set", FIXED[1]]
 """Points that take long enough to be in the middle of them."""
 
 
@@ -34,10 +33,15 @@ def write_scenario(folder: Path) -> str:
     return str(path)
 
 
-def begun(scenario: str, folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a sweep of SLOW; `options` are those of Popen."""
+def points(grid: str = GRID) -> list[str]:
+    """Return a sweep's points as arguments."""
+    return ["--grid", grid, "--set", FIXED[0], "--set", FIXED[1]]
+
+
+def begun(scenario: str, folder: Path, *arguments: str, grid: str = GRID, **options: Any) -> subprocess.Popen[str]:
+    """Start a sweep; `options` are those of Popen."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bebop", "sweep", scenario, *SLOW, "--json", "--out", str(folder), *arguments],
+        [sys.executable, "-m", "bebop", "sweep", scenario, *points(grid), "--json", "--out", str(folder), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,7 +82,7 @@ def stored(folder: Path) -> int:
         database.close()
 
 
-def finished(scenario: str, folder: Path) -> Sweep:
-    """Finish the sweep of SLOW in this process."""
+def finished(scenario: str, folder: Path, grid: str = GRID) -> Sweep:
+    """Finish the sweep in this process."""
     base = Base(Path(scenario).read_text(), "made-up.toml", FIXED)
-    return run_sweep(base, parse_design([GRID]), InProcess(evaluate), folder, resume=True)
+    return run_sweep(base, parse_design([grid]), InProcess(evaluate), folder, resume=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulator.sweep.commands import SLOW, begun, finished, write_scenario
+from tests.simulator.sweep.commands import begun, finished, points, write_scenario
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,7 +31,7 @@ def test_a_full_disk_ends_the_sweep_and_with_room_it_goes_on(kind: str, tmp_path
     alone = ["unshare", "-rm"] if kind == "tmpfs" else []
     module = [sys.executable, "-m", "tests.simulator.sweep.on_small_disk", kind, str(tmp_path / "disk")]
     found = subprocess.run(
-        [*alone, *module, scenario, *SLOW, "--workers", "1", "--json"],
+        [*alone, *module, scenario, *points(), "--workers", "1", "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,

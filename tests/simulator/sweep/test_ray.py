@@ -120,19 +120,19 @@ def test_a_node_that_dies_costs_no_result(base: Base, tmp_path: Path, cluster: A
 
 
 def test_a_head_that_dies_ends_the_sweep_which_another_goes_on_with(tmp_path: Path) -> None:
-    scenario = write_scenario(tmp_path)
+    scenario, grid = write_scenario(tmp_path), "run.seed=0..119"  # not done when the first points are in the ledger
     with two_nodes() as doomed:
         address = doomed.address
-        driver = begun(scenario, tmp_path / "out", "--executor", "ray", "--address", address)
+        driver = begun(scenario, tmp_path / "out", "--executor", "ray", "--address", address, grid=grid)
         wait_for(lambda: stored(tmp_path / "out") > 0)
         kill_head(doomed)
         _, err = driver.communicate(timeout=60)
     assert driver.returncode == 5
     assert f"the Ray cluster at {address} has not answered for" in err
     assert "--resume goes on when it is back" in err
-    resumed = finished(scenario, tmp_path / "out")
+    resumed = finished(scenario, tmp_path / "out", grid)
     assert resumed.num_reused > 0
-    assert resumed.digest == finished(scenario, tmp_path / "whole").digest
+    assert resumed.digest == finished(scenario, tmp_path / "whole", grid).digest
 
 
 def test_tasks_that_ray_ends_for_their_memory_are_not_tried_for_ever(tmp_path: Path) -> None:
