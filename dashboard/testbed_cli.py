@@ -157,7 +157,7 @@ def _parser() -> Parser:
     compares.add_argument("--engine", choices=("torch", "llamacpp"), help="configs of this engine only")
     compares.add_argument("--only", action="append", metavar="NAME", help="one of the shipped configs, or a TOML file")
     compares.add_argument(
-        "--pairs", type=count_option, default=1, metavar="N", help="runs with and without drafts (default 1)"
+        "--pairs", type=count_option, default=1, metavar="N", help="runs with and without drafts, at least (default 1)"
     )
     compares.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="keep profiles, runs and predictions; what is there is kept"

@@ -14,6 +14,8 @@ from traces.store import write_atomically
 
 TARGET_WORST, TARGET_MEDIAN, TARGET_ACCEPT = 0.10, 0.05, 0.03
 """Errors that the speedup of every configuration, their median, and the accept length should stay under."""
+TARGET_ROWS: Final = {"torch": 6, "llamacpp": 4}
+"""Configurations that there should be at least, by engine."""
 
 _SHOWN: Final = ("step_s", "rollout_s", "tokens_per_s", "accept_length", "staleness")
 _TERMS: Final = ("step_s", "exposed_s", "train_s", "sync_s", "rollout_s")
@@ -54,7 +56,7 @@ def _summary(rows: Sequence[Row]) -> Iterable[str]:
     noises = [row.noise for row in rows if row.noise is not None]
     yield "| | found | target |"
     yield "|---|---|---|"
-    yield f"| configurations | {len(rows)} | 6 |"
+    yield f"| configurations | {len(rows)} | {TARGET_ROWS[rows[0].config.engine]} |"
     yield f"| median error of the speedup | {figures['median_error']:.1%} | {TARGET_MEDIAN:.0%} |"
     yield f"| worst | {abs(worst.speedup.error):.1%} ({worst.config.name}) | {TARGET_WORST:.0%} |"
     yield f"| faster or slower, said right | {figures['sign_accuracy']:.0%} | 100% |"

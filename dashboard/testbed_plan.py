@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ class Plan:
     """Configs that draft, their own plain decoding beside each."""
     folder: Path
     num_pairs: int
-    """Runs of every row, with drafts and without."""
+    """Runs of every row, with drafts and without, that there are to be at least."""
     num_sweeps: int | None = None
     """Of a profile; None: as many as it takes by itself."""
 
@@ -62,9 +63,9 @@ class Plan:
         return load_trace(self.profile_folder(row) / "profile.json", TestbedProfile)
 
     def runs(self, config: TestbedConfig) -> list[MeasuredRun]:
-        """Return the runs of a config, in the order of the pairs."""
-        found = (self._run_file(config, pair) for pair in range(self.num_pairs))
-        return [load_trace(path, MeasuredRun) for path in found if path is not None]
+        """Return all runs of a config that the folder holds, in the order of the pairs."""
+        paths = takewhile(lambda path: path is not None, (self._run_file(config, pair) for pair in count()))
+        return [load_trace(path, MeasuredRun) for path in paths if path is not None]
 
     def profile_folder(self, config: TestbedConfig) -> Path:
         """Return where the profile lies that a config shares with others."""

@@ -17,6 +17,7 @@ from simulator.scorecard.score import RL_SPEEDUP, Scored
 from simulator.testbed_rows import Both, Row, in_words
 from tests import made_up_testbed as made_up
 from traces.report_file import read_report
+from traces.store import save_trace
 
 POLICIES = ({"kind": "synchronous"}, {"kind": "one_step_off"}, made_up.fully_async(1), made_up.fully_async(4))
 
@@ -105,6 +106,15 @@ def test_rows_of_an_engine_that_is_not_installed_are_left_out_and_named(
     # Nothing at all: the first one that runs says what is missing.
     monkeypatch.setattr(testbed_cli, "ENGINES", {"torch": "no_such_module", "llamacpp": "no_such_module"})
     assert possible_rows(Plan(tuple(rows), tmp_path, 1)) == rows
+
+
+def test_every_pair_that_a_folder_holds_counts(tmp_path: Path) -> None:
+    config = made_up.config()
+    plan = Plan((config,), tmp_path, num_pairs=1)
+    for pair, step_s in enumerate((1.0, 2.0)):
+        plan.run_folder(config, pair).mkdir(parents=True)
+        save_trace(made_up.measured(config, step_s), plan.run_folder(config, pair) / "measured.json")
+    assert [run.steps[-1].step_s for run in plan.runs(config)] == [1.0, 2.0]
 
 
 def test_the_page_keeps_its_words_and_changes_its_tables(tmp_path: Path) -> None:
