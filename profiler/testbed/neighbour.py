@@ -54,15 +54,17 @@ def training_beside(config: TestbedConfig, finished: Sequence[Finished]) -> Iter
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(config, finished, is_busy, is_over, theirs), daemon=True)
     process.start()
+    theirs.close()  # so that ours ends with the process
     beside = Beside()
     try:
         if not is_busy.wait(PATIENCE_S):
             raise DeviceError(f"the neighbour that trains is not busy after {PATIENCE_S:.0f} s; repeat")
         yield beside
         is_over.set()
-        if not process.is_alive() or not ours.poll(PATIENCE_S):
-            raise DeviceError("the neighbour that trains died; free memory and repeat")
-        beside.tokens, beside.seconds = ours.recv()
+        try:
+            beside.tokens, beside.seconds = ours.recv()
+        except EOFError:
+            raise DeviceError("the neighbour that trains died; free memory and repeat") from None
     finally:
         is_over.set()
         process.join(10)

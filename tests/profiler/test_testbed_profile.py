@@ -1,6 +1,7 @@
 """The profile: its rows give timed steps back, its counts are the engine's, its lines go through what was timed."""
 
 import math
+import multiprocessing
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import bebop
+from profiler.errors import DeviceError
 from profiler.testbed import timed_engine
 from profiler.testbed.cli import read_config
 from profiler.testbed.counting import count, group_correlation, quantiles
@@ -222,6 +224,17 @@ def test_a_neighbour_trains_and_tells_how_long_it_took() -> None:
     for cost in (alone.cost(), fit(beside.tokens, beside.seconds)):
         assert math.isfinite(cost.relative_error)
         assert cost.constant_s + cost.s_per_token > 0
+
+
+def test_a_neighbour_that_dies_is_one_line() -> None:
+    config = config_of(head_batches=0)
+    prepare(config)
+    beside = training_beside(config, [finished_of(0, 5)])
+    beside.__enter__()
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    with pytest.raises(DeviceError, match="the neighbour that trains died; free memory and repeat"):
+        beside.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
