@@ -29,7 +29,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-WAIT_MS = 300_000
+WAIT_MS = 120_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
@@ -214,6 +214,7 @@ def test_back_and_forward_restore_the_controls_and_nobody_is_kept_on_the_page(ad
             while "/profiles" in page.url:
                 page.go_back()
                 settle(page)
+            page.get_by_role("heading", name="Entropy and acceptance", level=2).wait_for(timeout=WAIT_MS)
             at("1")
             page.go_back()
             at("2")
