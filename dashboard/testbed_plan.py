@@ -18,7 +18,7 @@ from simulator.testbed_scenario import profile_key
 from traces.base import canonical_hash
 from traces.measured import MeasuredRun
 from traces.store import load_trace, write_atomically
-from traces.testbed import TestbedConfig, TestbedProfile
+from traces.testbed import TestbedConfig
 
 MAX_S: Final = 900
 """Seconds that one profile or run may take."""
@@ -57,10 +57,6 @@ class Plan:
         """Return whether the folder holds all that a row needs."""
         runs = (self._run_file(config, pair) for config in (row, twin(row)) for pair in range(self.num_pairs))
         return (self.profile_folder(row) / "profile.json").exists() and all(path is not None for path in runs)
-
-    def profile(self, row: TestbedConfig) -> TestbedProfile:
-        """Return what was measured of a row's parts."""
-        return load_trace(self.profile_folder(row) / "profile.json", TestbedProfile)
 
     def runs(self, config: TestbedConfig) -> list[MeasuredRun]:
         """Return all runs of a config that the folder holds, in the order of the pairs."""

@@ -1,6 +1,6 @@
 """Statistics of samples: one latency per point from its sweeps, how far they spread, and what could not be timed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,8 +37,12 @@ def collect(samples: Iterable[Sample]) -> Collected:
             by_point.setdefault(sample.point, []).append(sample.latency_s)
     for point, seconds in sorted(by_point.items()):
         if point not in collected.infeasible:
-            low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
-            collected.latencies[point] = float(median)
+            collected.latencies[point], collected.spreads[point] = median_and_spread(seconds)
             collected.counts[point] = len(seconds)
-            collected.spreads[point] = float((high - low) / median)
     return collected
+
+
+def median_and_spread(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median, and the interquartile range over it."""
+    low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
+    return float(median), float((high - low) / median)

@@ -4,11 +4,10 @@ A shared machine is slower for seconds or minutes. What is timed between two ref
 can be compared with what was timed minutes later. Does not know what the reference is.
 """
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
+from profiler.statistics import median_and_spread
 
 
 @dataclass(slots=True)
@@ -31,12 +30,9 @@ class Pace:
     @property
     def unit_s(self) -> float:
         """Its median."""
-        return statistics.median(self.seconds)
+        return median_and_spread(self.seconds)[0]
 
     @property
     def spread(self) -> float:
-        """Its interquartile range over its median; 0 where it was timed less than twice."""
-        if len(self.seconds) < 2:
-            return 0.0
-        low, middle, high = np.quantile(self.seconds, (0.25, 0.5, 0.75))
-        return float((high - low) / middle)
+        """Its interquartile range over its median."""
+        return median_and_spread(self.seconds)[1]
