@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from bebop import main as bebop
 from dashboard import measured
@@ -36,11 +36,11 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, objec
     return content
 
 
-def drawn(page: Page, key: str) -> str:
-    """Wait for a figure, and return the text in it."""
-    figure = page.locator(f".st-key-{key} .js-plotly-plot .main-svg").first
-    figure.wait_for()
-    return page.locator(f".st-key-{key} .js-plotly-plot").inner_text()
+def drawn(page: Page, key: str) -> Locator:
+    """Wait for a figure, and return it."""
+    figure = page.locator(f".st-key-{key} .js-plotly-plot")
+    figure.locator(".main-svg").first.wait_for()
+    return figure
 
 
 def test_a_log_is_uploaded_understood_forecast_and_calibrated(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,17 +50,16 @@ def test_a_log_is_uploaded_understood_forecast_and_calibrated(page: Page, capsys
     page.locator("[data-testid=stMain] input[type=file]").first.set_input_files(log)
     understood = page.locator(".st-key-understood")
     understood.get_by_text("verl: 16 steps").wait_for()
-    assert log.name in understood.inner_text()
+    expect(understood).to_contain_text(log.name)
     page.get_by_text(re.compile(r"Understood: \d+ fields")).click()
     page.get_by_text("timing_s/update_actor").wait_for()
     drawn(page, "forecast")
     report = said(capsys, "forecast", str(log))
     mape = report["mape"]
     assert isinstance(mape, dict)
-    cells = page.locator(".st-key-forecast_terms").inner_text()
     for error in mape.values():
-        assert f"{100 * error:.3g} %" in cells
-    assert f"{100 * mape['step']:.3g} %" in page.locator(".st-key-forecast_answer").inner_text()
+        expect(page.locator(".st-key-forecast_terms")).to_contain_text(f"{100 * error:.3g} %")
+    expect(page.locator(".st-key-forecast_answer")).to_contain_text(f"{100 * mape['step']:.3g} %")
 
 
 def test_two_profiles_are_compared_as_on_the_command_line(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,38 +70,40 @@ def test_two_profiles_are_compared_as_on_the_command_line(page: Page, capsys: py
     choice.click()
     choice.fill(SECOND)
     page.get_by_role("option", name=SECOND).click()
-    text = drawn(page, "profile_ratio")
+    ratio = drawn(page, "profile_ratio")
     regions = said(capsys, "profile", "compare", FIRST, SECOND)["regions"]
     assert isinstance(regions, list)
     usual = [region for region in regions if region["operation"] in ("decode", "verify")]
-    assert all(f"{region['median']:.2f}×" in text for region in usual)
+    for region in usual:
+        expect(ratio).to_contain_text(f"{region['median']:.2f}×")
     page.get_by_text("The numbers", exact=True).click()
     numbers = page.locator(".st-key-profile_ratios")
     numbers.get_by_text("decode, batch 1 to 4, context 128 to 512").wait_for()
-    cells = numbers.inner_text()
-    assert all(f"{region[name]:.3f}" in cells for region in usual for name in ("median", "lowest", "highest"))
-    assert f"trace={FIRST}" in page.url
-    assert f"beside={SECOND}" in page.url
+    for region in usual:
+        for name in ("median", "lowest", "highest"):
+            expect(numbers).to_contain_text(f"{region[name]:.3f}")
+    expect(page).to_have_url(re.compile(f"trace={FIRST}"))
+    expect(page).to_have_url(re.compile(f"beside={SECOND}"))
 
 
 def test_the_scorecard_shows_the_figures_of_the_command_line(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.goto("/measured?part=scorecard")
     page.get_by_role("button", name="Score these rows").click()
     drawn(page, "scorecard")
-    cells = page.locator(".st-key-scorecard_classes").inner_text()
+    cells = page.locator(".st-key-scorecard_classes")
     classes = said(capsys, "scorecard", "--no-runs")["classes"]
     assert isinstance(classes, dict)
     for figures in classes.values():
-        assert str(figures["n"]) in cells
-        assert f"{figures['median_error']:.1%}" in cells
-        assert f"{figures['p90_error']:.1%}" in cells
+        expect(cells).to_contain_text(str(figures["n"]))
+        expect(cells).to_contain_text(f"{figures['median_error']:.1%}")
+        expect(cells).to_contain_text(f"{figures['p90_error']:.1%}")
 
 
 def test_the_timeline_is_drawn_and_its_download_is_what_trace_writes(page: Page, tmp_path: Path) -> None:
     page.goto("/timeline?scenario=verl-one-step-off&watch=baseline&steps=3")
-    text = drawn(page, "timeline")
-    assert "trainer" in text
-    assert "replica 0" in text
+    timeline = drawn(page, "timeline")
+    expect(timeline).to_contain_text("trainer")
+    expect(timeline).to_contain_text("replica 0")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download for Perfetto").click()
     assert download.value.suggested_filename == "verl-one-step-off-baseline.perfetto.json"
