@@ -79,7 +79,7 @@ def scenario_of(config: TestbedConfig, profile: TestbedProfile, folder: Path) ->
 def _check_profile(config: TestbedConfig, profile: TestbedProfile) -> None:
     """Raise ScenarioError unless the profile is of this testbed: everything but policy, k, name and length agrees."""
     ours, theirs = profile_key(config), profile_key(profile.config)
-    different = sorted(name for name in ours if ours[name] != theirs[name])
+    different = sorted(name for name in ours if ours[name] != theirs.get(name))
     if config.k == 0:
         different = [name for name in different if name not in _OF_DRAFTS]
     if different:
@@ -91,12 +91,12 @@ def _check_profile(config: TestbedConfig, profile: TestbedProfile) -> None:
 
 
 def profile_key(config: TestbedConfig) -> dict[str, Any]:
-    """Return what of a config its profile depends on."""
-    return config.model_dump(mode="json", exclude=set(_NOT_OF_PROFILE))
+    """Return what of a config its profile depends on; llama.cpp is timed as it drafts and accepts, at one k."""
+    return config.model_dump(mode="json", exclude={*_NOT_OF_PROFILE, *(("k",) if config.engine == "torch" else ())})
 
 
-_NOT_OF_PROFILE: Final = ("schema_version", "name", "policy", "k", "num_steps", "num_warmup_steps", "forced_acceptance")
-_OF_DRAFTS: Final = ("verify_rule", "head_batches", "head_update")
+_NOT_OF_PROFILE: Final = ("schema_version", "name", "policy", "num_steps", "num_warmup_steps")
+_OF_DRAFTS: Final = ("k", "verify_rule", "head_batches", "head_update", "forced_acceptance")
 
 
 def _kv_tokens(config: TestbedConfig, profile: TestbedProfile) -> int:

@@ -30,8 +30,6 @@ from traces.store import save_trace
 from traces.testbed import PhaseCost, TestbedConfig, TestbedPolicy, TestbedProfile
 
 LATENCY_ALONE, LATENCY_BESIDE, ACCEPTANCE = "latency-alone.json", "latency-beside.json", "acceptance.json"
-TRAIN_REPEATS = 6
-"""Of training alone, where the engine is not ours to take turns with."""
 SYSTEM_STEPS = 8
 """RL steps of the short run without drafts; the first two are left out."""
 NUM_WARM = 2
@@ -150,14 +148,11 @@ def _save_latency(config: TestbedConfig, path: Path, notes: str, num_sweeps: int
 def _latency(
     config: TestbedConfig, name: str, notes: str, num_sweeps: int, between: Callable[[], None]
 ) -> LatencyTrace:
-    """Return the trace of the config's engine; `between` is called between sweeps, or as often after them."""
+    """Return the trace of the config's engine; `between` is called between sweeps."""
     if config.engine == "llamacpp":
         from profiler.testbed import llamacpp_steps
 
-        trace = llamacpp_steps.latency_trace(config, name, _command(config), notes)
-        for _ in range(TRAIN_REPEATS):
-            between()
-        return trace
+        return llamacpp_steps.latency_trace(config, name, _command(config), notes, num_sweeps, between)
     return latency_trace(config, time_engine(config, num_sweeps, between=between), name, _command(config), notes)
 
 

@@ -165,7 +165,6 @@ def _num_runs(part: Part, k: int) -> int:
 def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, notes: str) -> LatencyTrace:
     """Return the trace that samples amount to."""
     grid, apart = (_whole_steps(times, points) for points in (grid_points(config), held_out_points(config)))
-    found = surfaces(grid.latencies.items())
     return LatencyTrace(
         name=name,
         gpu=cpu_name(1),
@@ -173,13 +172,8 @@ def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, 
         precision="fp32",
         engine=f"testbed, torch {torch.__version__}, {config.max_running_seqs} slots",
         rows=tuple(_rows(config, times, grid)),
-        measurement=Measurement(
-            num_sweeps=min(grid.counts.values()),
-            num_samples=sum(map(len, times.whole.values())) + sum(map(len, times.prefill.values())),
-            noisy_spread=NOISY_SPREAD,
-            num_noisy=sum(each > NOISY_SPREAD for each in grid.spreads.values()),
-            leave_one_out=leave_one_out(found),
-            held_out=between(found, apart.latencies),
+        measurement=measurement_of(
+            grid, apart, sum(map(len, times.whole.values())) + sum(map(len, times.prefill.values()))
         ),
         provenance=Provenance(
             source="steps of the testbed's own engine, timed in place",
@@ -191,6 +185,19 @@ def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, 
             "each. Target rows are what is left of whole steps. All in multiples of a reference step taken before and "
             f"after, whose time had an interquartile range of {times.pace_spread:.1%}; spreads of rows include it.",
         ),
+    )
+
+
+def measurement_of(grid: Collected, apart: Collected, num_samples: int) -> Measurement:
+    """Return what whole steps say of themselves, and of those between them."""
+    found = surfaces(grid.latencies.items())
+    return Measurement(
+        num_sweeps=min(grid.counts.values()),
+        num_samples=num_samples,
+        noisy_spread=NOISY_SPREAD,
+        num_noisy=sum(each > NOISY_SPREAD for each in grid.spreads.values()),
+        leave_one_out=leave_one_out(found),
+        held_out=between(found, apart.latencies),
     )
 
 
@@ -231,9 +238,9 @@ def _rows(config: TestbedConfig, times: Times, grid: Collected) -> Iterator[Late
     for point in points:
         whole = _as_point(point)
         rest_s = grid.latencies[whole] - sum(times_run * added[part] for part, times_run in _added_parts(point))
-        yield _row(whole, rest_s, math.hypot(grid.spreads[whole], times.pace_spread))
+        yield as_row(whole, rest_s, grid.spreads[whole], times.pace_spread)
     for part, seconds in added.items():
-        yield _row(part, seconds)
+        yield as_row(part, seconds)
     yield from _prefill_rows(times)
 
 
@@ -257,21 +264,22 @@ def _prefill_rows(times: Times) -> Iterator[LatencyRow]:
     longest_s = 0.0
     for tokens in sorted({tokens for _, tokens in times.prefill}):
         plain_s, with_head_s = (statistics.median(times.prefill[head, tokens]) for head in (0, 1))
-        yield _row(Point(Operation.PREFILL, tokens, 1), plain_s)
+        yield as_row(Point(Operation.PREFILL, tokens, 1), plain_s)
         longest_s = max(longest_s, with_head_s - plain_s)
-        yield _row(Point(Operation.DRAFT_PREFILL, tokens, 1), longest_s)
+        yield as_row(Point(Operation.DRAFT_PREFILL, tokens, 1), longest_s)
 
 
 def _median(times: Times, part: Part, points: Sequence[StepPoint]) -> float:
     return statistics.median([each for point in points for each in times.parts[point, part]])
 
 
-def _row(point: Point, latency_s: float, spread: float | None = None) -> LatencyRow:
+def as_row(point: Point, latency_s: float, *spreads: float) -> LatencyRow:
+    """Return the row of a point; its spread is that of independent ones together, None where none is given."""
     return LatencyRow(
         operation=point.operation,
         batch=point.batch,
         context_tokens=point.context_tokens,
         tokens_per_seq=point.tokens_per_seq,
         latency_s=max(latency_s, MIN_LATENCY_S),
-        relative_spread=round(spread, 6) if spread is not None else None,
+        relative_spread=round(math.hypot(*spreads), 6) if spreads else None,
     )

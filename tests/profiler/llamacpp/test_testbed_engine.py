@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,14 +10,10 @@ pytest.importorskip("torch")
 pytest.importorskip("xllamacpp")
 
 from profiler.errors import RunError
-from profiler.sources.llamacpp.worker import EngineWorker
 from profiler.testbed.engine import Finished, Request
 from profiler.testbed.llamacpp_engine import LlamaCppEngine
-from profiler.testbed.llamacpp_steps import prefill_rows
-from profiler.testbed.pace import Pace
 from profiler.testbed.task import PROMPT_TOKENS, problems
 from tests.profiler.llamacpp.tiny_engine import settings
-from traces.latency import Operation
 
 RATES = (0.9, 0.6, 0.3)
 LENGTHS = (1, 2, 5, 40, 3, 17, 200, 1, 9, 64)
@@ -118,13 +113,3 @@ def test_what_it_cannot_do_is_refused_in_one_line(engine: LlamaCppEngine) -> Non
             engine.submit([refused])
         assert "\n" not in str(raised.value)
     assert engine.num_waiting == 0
-
-
-def test_prompts_that_arrive_together_take_longer_than_one(folder: Path) -> None:
-    with EngineWorker() as worker:
-        rows: Any = prefill_rows(worker, settings(folder, num_slots=4), 2, 0, Pace(lambda: 1.0))
-    read = {row.tokens_per_seq: row.latency_s for row in rows if row.operation is Operation.PREFILL}
-    assert sorted(read) == [PROMPT_TOKENS * num for num in (1, 2, 3, 4)]
-    assert read[4 * PROMPT_TOKENS] > read[PROMPT_TOKENS] > 0
-    added = [row.latency_s for row in rows if row.operation is Operation.DRAFT_PREFILL]
-    assert added == sorted(added)
