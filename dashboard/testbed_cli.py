@@ -12,13 +12,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from dashboard.testbed_plan import Plan, twin
+from dashboard.testbed_plan import Plan
 from profiler.errors import UsageError
 from profiler.testbed.cli import count_option, read_config
 from simulator.run import simulate
-from simulator.testbed_rows import Row, as_json, row_of
+from simulator.testbed_rows import Round, Row, as_json, row_of
 from simulator.testbed_scenario import scenario_of
 from traces.console import ExitCode, Parser
+from traces.measured import MeasuredRun
 from traces.report import RunReport
 from traces.store import load_trace, write_atomically
 from traces.testbed import TestbedConfig, TestbedProfile
@@ -50,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
     rows = chosen_rows(arguments.only, quick=arguments.quick, engine=arguments.engine)
     is_chosen = arguments.only is not None or arguments.engine is not None
     with TemporaryDirectory(prefix="bebop-testbed-") as spare:
-        plan = Plan(
-            tuple(rows), arguments.output or Path(spare), arguments.pairs, QUICK_SWEEPS if arguments.quick else None
-        )
+        plan = Plan(tuple(rows), arguments.output or Path(spare), arguments.sittings)
+        if arguments.quick:
+            plan = replace(plan, num_sweeps=QUICK_SWEEPS)
         if not is_chosen:
             plan = replace(plan, rows=tuple(possible_rows(plan)))
         found = compare(plan)
@@ -81,11 +82,16 @@ def compare(plan: Plan) -> list[Row]:
     plan.make(lambda text: print(text, file=sys.stderr, flush=True))
     found = []
     for config in plan.rows:
-        report = predict(config, plan.profile_folder(config))
-        path = plan.folder / "predicted" / f"{config.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, report.to_json().encode() + b"\n")
-        found.append(row_of(config, report, plan.runs(twin(config)), plan.runs(config)))
+        rounds = []
+        for number, sitting in enumerate(plan.sittings(config), start=1):
+            report = predict(config, sitting.profile)
+            path = plan.folder / "predicted" / config.name / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, report.to_json().encode() + b"\n")
+            rounds.append(
+                Round(report, load_trace(sitting.plain, MeasuredRun), load_trace(sitting.drafting, MeasuredRun))
+            )
+        found.append(row_of(config, rounds))
     return found
 
 
@@ -157,7 +163,11 @@ def _parser() -> Parser:
     compares.add_argument("--engine", choices=("torch", "llamacpp"), help="configs of this engine only")
     compares.add_argument("--only", action="append", metavar="NAME", help="one of the shipped configs, or a TOML file")
     compares.add_argument(
-        "--pairs", type=count_option, default=1, metavar="N", help="runs with and without drafts, at least (default 1)"
+        "--sittings",
+        type=count_option,
+        default=1,
+        metavar="N",
+        help="times that all is profiled, and run with drafts and without, at least (default 1)",
     )
     compares.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="keep profiles, runs and predictions; what is there is kept"

@@ -5,6 +5,7 @@ The words around them are written by hand. Does not measure, predict or draw.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from dashboard.errors import PageError
@@ -65,24 +66,24 @@ def _summary(rows: Sequence[Row]) -> Iterable[str]:
         found = max(abs(one.error) for one in accept)
         yield f"| worst error of the accept length | {found:.1%} | {TARGET_ACCEPT:.0%} |"
     if noises:
-        yield f"| noise: half the range of repeated measurements, median and worst | {_noise(noises)} | |"
-
-
-def _noise(noises: Sequence[float]) -> str:
-    ordered = sorted(noises)
-    return f"{ordered[len(ordered) // 2]:.1%}, {ordered[-1]:.1%}"
+        single = [abs(both.error) for row in rows for both in row.sittings]
+        yield f"| error in a single sitting, median and worst | {median(single):.1%}, {max(single):.1%} | |"
+        yield (
+            "| noise: half the range of the sittings' measured speedups, median and worst | "
+            f"{median(noises):.1%}, {max(noises):.1%} | |"
+        )
 
 
 def _speedups(rows: Sequence[Row]) -> Iterable[str]:
-    yield "| configuration | | measured | each pair of runs | predicted | interval | error |"
+    yield "| configuration | | measured | predicted | interval | error | each sitting, measured / predicted |"
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
         speedup = row.speedup
-        each = ", ".join(f"{value:.2f}" for value in row.speedups)
+        each = ", ".join(f"{both.measured:.2f} / {both.predicted:.2f}" for both in row.sittings)
         wrong = "" if speedup.has_right_sign else " **wrong sign**"
         yield (
-            f"| {row.config.name} | {speedup.configuration} | {speedup.measured:.2f}x | {each} | "
-            f"{speedup.predicted:.2f}x | {speedup.low:.2f} - {speedup.high:.2f} | {speedup.error:+.1%}{wrong} |"
+            f"| {row.config.name} | {speedup.configuration} | {speedup.measured:.2f}x | {speedup.predicted:.2f}x | "
+            f"{speedup.low:.2f} - {speedup.high:.2f} | {speedup.error:+.1%}{wrong} | {each} |"
         )
 
 

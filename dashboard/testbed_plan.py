@@ -1,7 +1,9 @@
 """Plan of a testbed's comparison: which profiles and runs its rows need, where they lie, and what is still missing.
 
-Profiles and runs are made by the command itself in processes of their own; what a folder holds already is not made
-again, so an interrupted comparison goes on. Does not know what is made of them.
+A comparison is made in sittings, each whole: every row is profiled, and run with drafts and without, within minutes,
+because a machine is another one an hour later. Profiles and runs are made by the command itself in processes of their
+own; what a folder holds already is not made again, so an interrupted comparison goes on. Does not know what is made of
+them.
 """
 
 import subprocess
@@ -16,12 +18,24 @@ from dashboard.errors import RunError
 from simulator.calibration.toml import to_toml
 from simulator.testbed_scenario import profile_key
 from traces.base import canonical_hash
-from traces.measured import MeasuredRun
-from traces.store import load_trace, write_atomically
+from traces.store import write_atomically
 from traces.testbed import TestbedConfig
 
 MAX_S: Final = 900
 """Seconds that one profile or run may take."""
+MIN_SWEEPS: Final = 4
+"""Of a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What lies in a folder of one row: its profile, and the runs that this predicts."""
+
+    profile: Path
+    """Folder."""
+    plain: Path
+    """File of the run without drafts."""
+    drafting: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,53 +45,60 @@ class Plan:
     rows: tuple[TestbedConfig, ...]
     """Configs that draft, their own plain decoding beside each."""
     folder: Path
-    num_pairs: int
-    """Runs of every row, with drafts and without, that there are to be at least."""
-    num_sweeps: int | None = None
-    """Of a profile; None: as many as it takes by itself."""
+    num_sittings: int
+    """That there are to be at least."""
+    num_sweeps: int = 16
+    """Of the profiles of all sittings together: how often each step is visited."""
 
     def make(self, say: Callable[[str], None]) -> None:
-        """Profile and run whatever is missing; all profiles before the first run, and pairs side by side in time.
+        """Profile and run whatever is missing, sitting by sitting; a profile just before the first row that needs it.
 
         Raises:
             RunError: One of them failed.
         """
-        for config in {self.profile_folder(row): _most_demanding(self._alike(row)) for row in self.rows}.values():
-            folder = self.profile_folder(config)
-            if not (folder / "profile.json").exists():
-                options = [] if self.num_sweeps is None else ["--sweeps", str(self.num_sweeps)]
-                self._command("profile", config, folder, say, options)
-        for pair in range(self.num_pairs):
-            order = self.in_turn()
-            for config in order if pair % 2 == 0 else reversed(order):
-                if self._run_file(config, pair) is None:
-                    self._command("run", config, self.run_folder(config, pair), say)
+        order = self.in_turn()
+        sweeps = max(MIN_SWEEPS, -(-self.num_sweeps // self.num_sittings))
+        for sitting in range(self.num_sittings):
+            for config in order if sitting % 2 == 0 else reversed(order):
+                folder = self.profile_folder(config, sitting)
+                if config.k > 0 and not (folder / "profile.json").exists():
+                    demanding = _most_demanding(self._alike(config))
+                    self._command("profile", demanding, folder, say, ("--sweeps", str(sweeps)))
+                if self._run_file(config, sitting) is None:
+                    self._command("run", config, self.run_folder(config, sitting), say)
 
     def is_measured(self, row: TestbedConfig) -> bool:
         """Return whether the folder holds all that a row needs."""
-        runs = (self._run_file(config, pair) for config in (row, twin(row)) for pair in range(self.num_pairs))
-        return (self.profile_folder(row) / "profile.json").exists() and all(path is not None for path in runs)
+        return len(self.sittings(row)) >= self.num_sittings
 
-    def runs(self, config: TestbedConfig) -> list[MeasuredRun]:
-        """Return all runs of a config that the folder holds, in the order of the pairs."""
-        paths = takewhile(lambda path: path is not None, (self._run_file(config, pair) for pair in count()))
-        return [load_trace(path, MeasuredRun) for path in paths if path is not None]
+    def sittings(self, row: TestbedConfig) -> list["Sitting"]:
+        """Return the sittings of a row that the folder holds whole, up to the first that it does not."""
+        found = (self._sitting(row, number) for number in count())
+        return [sitting for sitting in takewhile(lambda sitting: sitting is not None, found) if sitting is not None]
 
-    def profile_folder(self, config: TestbedConfig) -> Path:
-        """Return where the profile lies that a config shares with others."""
-        return self.folder / "profiles" / f"{config.engine}-{canonical_hash(profile_key(config))[:8]}"
+    def profile_folder(self, config: TestbedConfig, sitting: int) -> Path:
+        """Return where the profile of a sitting lies that a config shares with others."""
+        key = f"{config.engine}-{canonical_hash(profile_key(config))[:8]}"
+        return self.folder / "profiles" / key / str(sitting + 1)
 
-    def run_folder(self, config: TestbedConfig, pair: int) -> Path:
-        """Return where one run of a config lies."""
-        return self.folder / "runs" / config.name / str(pair + 1)
+    def run_folder(self, config: TestbedConfig, sitting: int) -> Path:
+        """Return where the run of a config in a sitting lies."""
+        return self.folder / "runs" / config.name / str(sitting + 1)
 
-    def _run_file(self, config: TestbedConfig, pair: int) -> Path | None:
+    def _sitting(self, row: TestbedConfig, number: int) -> "Sitting | None":
+        profile = self.profile_folder(row, number)
+        plain, drafting = (self._run_file(config, number) for config in (twin(row), row))
+        if plain is None or drafting is None or not (profile / "profile.json").exists():
+            return None
+        return Sitting(profile, plain, drafting)
+
+    def _run_file(self, config: TestbedConfig, sitting: int) -> Path | None:
         """Return what a run measured, in either format; None where there is none."""
-        paths = (self.run_folder(config, pair) / f"measured{suffix}" for suffix in (".json", ".parquet"))
+        paths = (self.run_folder(config, sitting) / f"measured{suffix}" for suffix in (".json", ".parquet"))
         return next((path for path in paths if path.exists()), None)
 
     def _alike(self, row: TestbedConfig) -> list[TestbedConfig]:
-        return [other for other in self.rows if self.profile_folder(other) == self.profile_folder(row)]
+        return [other for other in self.rows if self.profile_folder(other, 0) == self.profile_folder(row, 0)]
 
     def in_turn(self) -> list[TestbedConfig]:
         """Return every config once, each plain one between the drafting ones that it is compared with."""

@@ -44,41 +44,49 @@ class Both:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One sitting: what was predicted, and the runs of the minutes after its profile."""
+
+    report: RunReport
+    plain: MeasuredRun
+    drafting: MeasuredRun
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A config that drafts, beside its own plain decoding."""
 
     config: TestbedConfig
     speedup: Scored
-    speedups: tuple[float, ...]
-    """Measured in each pair of runs; the speedup is their median."""
+    """Medians of the sittings."""
+    sittings: tuple[Both, ...]
+    """Speedup in each."""
     plain: dict[str, Both]
     """Of plain decoding, by quantity; those that a side does not say are missing."""
     arm: dict[str, Both]
 
     @property
     def noise(self) -> float | None:
-        """Half of the range of measured speedups over the speedup; None of a single pair."""
-        if len(self.speedups) < 2:
+        """Half of the range of measured speedups over the speedup; None of a single sitting."""
+        if len(self.sittings) < 2:
             return None
-        return (max(self.speedups) - min(self.speedups)) / 2 / self.speedup.measured
+        measured = [both.measured for both in self.sittings]
+        return (max(measured) - min(measured)) / 2 / self.speedup.measured
 
 
-def row_of(
-    config: TestbedConfig, report: RunReport, plain_runs: Sequence[MeasuredRun], arm_runs: Sequence[MeasuredRun]
-) -> Row:
-    """Return one row; plain and drafting runs are paired in their order, as they were run.
+def row_of(config: TestbedConfig, rounds: Sequence[Round]) -> Row:
+    """Return one row.
 
     Raises:
-        ComparisonError: No runs, or none that has a step beyond the warm-up.
+        ComparisonError: No sitting, or a run that has no step beyond the warm-up.
     """
-    pairs = list(zip(plain_runs, arm_runs, strict=False))
-    if not pairs:
-        raise ComparisonError(f"{config.name}: no pair of runs, with and without drafts; run both")
+    if not rounds:
+        raise ComparisonError(f"{config.name}: no profile with runs, with and without drafts; make them")
     warmup = config.num_warmup_steps
-    plain = [_measured(run, warmup) for run, _ in pairs]
-    arm = [_measured(run, warmup) for _, run in pairs]
-    speedups = tuple(p["step_s"] / a["step_s"] for p, a in zip(plain, arm, strict=True))
-    said = report.arms[ARM].end_to_end_speedup
+    plain = [_measured(one.plain, warmup) for one in rounds]
+    arm = [_measured(one.drafting, warmup) for one in rounds]
+    said = [one.report.arms[ARM].end_to_end_speedup for one in rounds]
+    sittings = tuple(Both(p["step_s"] / a["step_s"], s.mean) for p, a, s in zip(plain, arm, said, strict=True))
     return Row(
         config=config,
         speedup=Scored(
@@ -86,15 +94,15 @@ def row_of(
             kind=RL_SPEEDUP,
             configuration=in_words(config),
             quantity="step_s",
-            measured=median(speedups),
-            predicted=said.mean,
-            low=said.low,
-            high=said.high,
-            source=f"{len(pairs)} runs of {config.num_steps} RL steps, with drafts and without",
+            measured=median(both.measured for both in sittings),
+            predicted=median(both.predicted for both in sittings),
+            low=median(one.low for one in said),
+            high=median(one.high for one in said),
+            source=f"{len(rounds)} sittings of {config.num_steps} RL steps, with drafts and without",
         ),
-        speedups=speedups,
-        plain=_beside(plain, _predicted(report, BASELINE)),
-        arm=_beside(arm, _predicted(report, ARM)),
+        sittings=sittings,
+        plain=_beside(plain, [_predicted(one.report, BASELINE) for one in rounds]),
+        arm=_beside(arm, [_predicted(one.report, ARM) for one in rounds]),
     )
 
 
@@ -138,7 +146,9 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "interval": [_rounded(speedup.low), _rounded(speedup.high)],
         "error": round(speedup.error, 4),
         "right_sign": speedup.has_right_sign,
-        "measured_speedups": [_rounded(value) for value in row.speedups],
+        "sittings": [
+            {"measured": _rounded(both.measured), "predicted": _rounded(both.predicted)} for both in row.sittings
+        ],
         **{
             side: {
                 name: {"measured": _rounded(both.measured), "predicted": _rounded(both.predicted)}
@@ -190,12 +200,12 @@ def _means(side: Side, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> di
     return means
 
 
-def _beside(measured: Sequence[dict[str, float]], predicted: dict[str, float]) -> dict[str, Both]:
-    """Return the quantities that both sides have; of several runs the median."""
+def _beside(measured: Sequence[dict[str, float]], predicted: Sequence[dict[str, float]]) -> dict[str, Both]:
+    """Return the quantities that both sides have; of several sittings the median."""
     return {
-        name: Both(median(one[name] for one in measured), predicted[name])
+        name: Both(median(one[name] for one in measured), median(one[name] for one in predicted))
         for name in QUANTITIES
-        if name in predicted and all(name in one for one in measured)
+        if all(name in one for one in (*measured, *predicted))
     }
 
 

@@ -18,7 +18,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def speedups(rows: Sequence[Row], *, dark: bool = False) -> go.Figure:
-    """Draw rows on logarithmic axes with the predicted interval, and the range of the runs where there are several."""
+    """Draw rows on logarithmic axes with the predicted interval, and the range of what the sittings measured."""
     look = look_of(dark)
     if not rows:
         return empty("No configuration was compared.", look)
@@ -45,9 +45,13 @@ def _range(rows: Sequence[Row]) -> tuple[float, float]:
     values = [
         value
         for row in rows
-        for value in (*row.speedups, row.speedup.predicted, row.speedup.low, row.speedup.high, 1.0)
+        for value in (*_measured(row), row.speedup.predicted, row.speedup.low, row.speedup.high, 1.0)
     ]
     return min(values) / 1.08, max(values) * 1.08
+
+
+def _measured(row: Row) -> list[float]:
+    return [both.measured for both in row.sittings]
 
 
 def _draw_band(figure: go.Figure, low: float, high: float, look: Look) -> None:
@@ -73,7 +77,7 @@ def _draw_rows(figure: go.Figure, rows: Sequence[Row], name: str, colour: str, s
     figure.add_scatter(
         x=measured,
         y=predicted,
-        error_x=_bars([row.speedups for row in rows], measured, colour),
+        error_x=_bars([_measured(row) for row in rows], measured, colour),
         error_y=_bars([(row.speedup.low, row.speedup.high) for row in rows], predicted, colour),
         mode="markers",
         marker={"size": 10, "color": colour, "symbol": symbol},

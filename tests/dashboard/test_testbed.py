@@ -1,6 +1,7 @@
 """Predictions of testbeds beside runs: what is compared with what, in which order, and how it is shown."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,16 @@ from traces.store import save_trace
 POLICIES = ({"kind": "synchronous"}, {"kind": "one_step_off"}, made_up.fully_async(1), made_up.fully_async(4))
 
 
+QUANTILES = ((0.0, 8), (1.0, 40))
+
+
 def row(name: str, measured: tuple[float, ...] = (1.4, 1.5, 1.6), predicted: float = 1.45, **changes: object) -> Row:
     config = made_up.config(name=name, **changes)
     middle = sorted(measured)[len(measured) // 2]
     low, high = 0.9 * predicted, 1.1 * predicted
     scored = Scored(name, RL_SPEEDUP, in_words(config), "step_s", middle, predicted, low, high, "made up")
     numbers = {"step_s": Both(1.25, 1.5), "accept_length": Both(2.0, 2.1)}
-    return Row(config, scored, measured, numbers, numbers)
+    return Row(config, scored, tuple(Both(each, predicted) for each in measured), numbers, numbers)
 
 
 def test_configs_that_differ_in_their_drafts_alone_share_their_plain_decoding() -> None:
@@ -51,10 +55,24 @@ def test_a_plain_run_stands_in_the_middle_of_those_that_are_compared_with_it(tmp
 
 def test_rows_share_a_profile_unless_the_parts_differ(tmp_path: Path) -> None:
     plan = Plan((), tmp_path, 1)
-    folders = {plan.profile_folder(made_up.config(policy=policy, k=k)) for policy in POLICIES for k in (2, 3)}
+    folders = {plan.profile_folder(made_up.config(policy=policy, k=k), 0) for policy in POLICIES for k in (2, 3)}
     assert len(folders) == 1
-    assert plan.profile_folder(made_up.config(head_batches=0)) not in folders
-    assert plan.profile_folder(made_up.config(max_running_seqs=4)) not in folders
+    assert plan.profile_folder(made_up.config(head_batches=0), 0) not in folders
+    assert plan.profile_folder(made_up.config(max_running_seqs=4), 0) not in folders
+    assert plan.profile_folder(made_up.config(), 1) not in folders, "every sitting has its own"
+
+
+def test_llamacpp_is_profiled_as_it_drafts_and_accepts() -> None:
+    plan, llama = (
+        Plan((), Path("somewhere"), 1),
+        {"engine": "llamacpp", "head_batches": 0, "response_tokens": QUANTILES},
+    )
+    configs = [
+        made_up.config(**llama, k=k, forced_acceptance=rates, policy=policy)
+        for k, rates in ((2, (0.9, 0.8)), (2, (0.1, 0.0)), (3, (0.9, 0.8, 0.7)))
+        for policy in POLICIES[:2]
+    ]
+    assert len({plan.profile_folder(config, 0) for config in configs}) == 3
 
 
 def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
@@ -108,13 +126,41 @@ def test_rows_of_an_engine_that_is_not_installed_are_left_out_and_named(
     assert possible_rows(Plan(tuple(rows), tmp_path, 1)) == rows
 
 
-def test_every_pair_that_a_folder_holds_counts(tmp_path: Path) -> None:
+def test_every_whole_sitting_that_a_folder_holds_counts(tmp_path: Path) -> None:
     config = made_up.config()
-    plan = Plan((config,), tmp_path, num_pairs=1)
-    for pair, step_s in enumerate((1.0, 2.0)):
-        plan.run_folder(config, pair).mkdir(parents=True)
-        save_trace(made_up.measured(config, step_s), plan.run_folder(config, pair) / "measured.json")
-    assert [run.steps[-1].step_s for run in plan.runs(config)] == [1.0, 2.0]
+    plan = Plan((config,), tmp_path, num_sittings=1)
+    for number in range(3):
+        made_up.write_profile(plan.profile_folder(config, number))
+        for one in (config, twin(config)) if number < 2 else (config,):
+            plan.run_folder(one, number).mkdir(parents=True)
+            save_trace(made_up.measured(one, 1.0), plan.run_folder(one, number) / "measured.json")
+    assert [sitting.profile.name for sitting in plan.sittings(config)] == ["1", "2"]
+    assert plan.is_measured(config)
+
+
+def test_a_sitting_profiles_what_it_runs_just_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple(
+        made_up.config(name=f"k{k}-{batches}", k=k, head_batches=batches) for batches in (50, 0) for k in (2, 3)
+    )
+    plan, said = Plan(rows, tmp_path, num_sittings=3), list[tuple[str, ...]]()
+
+    def command(words: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        folder = Path(words[words.index("-o") + 1])
+        (folder / ("profile.json" if "profile" in words else "measured.json")).touch()
+        said.append((words[4], *words[8:]) if "profile" in words else (words[4], folder.parent.name, folder.name))
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", command)
+    plan.make(lambda _: None)
+    profile = ("profile", "--sweeps", "6")
+    first = [profile, ("run", "k2-50", "1"), ("run", "k3-50", "1"), ("run", twin(rows[0]).name, "1")]
+    assert said[: len(first)] == first
+    assert said.count(profile) == 2 * 3
+    assert len(said) == 3 * (2 + 5)
+    assert next(words[1] for words in said if words[-1] == "2") == "k3-0", "every second sitting goes the other way"
+    said.clear()
+    plan.make(lambda _: None)
+    assert said == []
 
 
 def test_the_page_keeps_its_words_and_changes_its_tables(tmp_path: Path) -> None:
@@ -127,7 +173,9 @@ def test_the_page_keeps_its_words_and_changes_its_tables(tmp_path: Path) -> None
     assert text.startswith(f"# Words before\n\n{begin}\n")
     assert text.endswith(f"\n{end}\n\nWords after.\n")
     assert "old numbers" not in text
-    assert "| second | synchronous, k = 2, head of 50 batches, batch 8 | 0.80x | 0.70, 0.80, 0.90 | 0.90x |" in text
+    assert "| second | synchronous, k = 2, head of 50 batches, batch 8 | 0.80x | 0.90x | 0.81 - 0.99 | +12.5% |" in text
+    assert "+12.5% | 0.70 / 0.90, 0.80 / 0.90, 0.90 / 0.90 |" in text
+    assert "| error in a single sitting, median and worst | 9.4%, 28.6% | |" in text
     assert "| worst | 12.5% (second) | 10% |" in text
     assert "1.25 / 1.5" in text
     with pytest.raises(PageError, match="no <!-- testbed llamacpp -->"):

@@ -10,7 +10,7 @@ from simulator.compare.sides import measured_side, predicted_side
 from simulator.errors import ComparisonError, ScenarioError
 from simulator.latency import Need, TraceLatency
 from simulator.run import simulate
-from simulator.testbed_rows import as_json, row_of
+from simulator.testbed_rows import Round, as_json, row_of
 from simulator.testbed_scenario import ARM, scenario_of
 from tests import made_up_testbed as made_up
 from traces.latency import LatencyTrace
@@ -113,9 +113,9 @@ def test_a_run_that_takes_what_is_predicted_has_no_error(policy: dict[str, objec
     config = made_up.config(policy=policy)
     report = predicted(tmp_path, policy=policy)
     plain_s, arm_s = report.baseline.step_s, report.arms[ARM].step_s
-    plain = [made_up.measured(config.model_copy(update={"k": 0}), plain_s)] * 3
+    plain = made_up.measured(config.model_copy(update={"k": 0}), plain_s)
     runs = [made_up.measured(config, arm_s * factor, accept_length=2.0) for factor in (0.9, 1.0, 1.2)]
-    row = row_of(config, report, plain, runs)
+    row = row_of(config, [Round(report, plain, run) for run in runs])
     assert row.speedup.measured == pytest.approx(plain_s / arm_s)
     assert row.speedup.error == pytest.approx(report.arms[ARM].end_to_end_speedup.mean / (plain_s / arm_s) - 1)
     assert row.noise == pytest.approx((1 / 0.9 - 1 / 1.2) / 2)
@@ -134,6 +134,6 @@ def test_a_run_and_its_prediction_are_compared_step_by_step(tmp_path: Path) -> N
     assert {term.name for term in result.terms} >= {"exposed_s", "train_s", "sync_s"}
 
 
-def test_a_row_needs_a_pair_of_runs(tmp_path: Path) -> None:
-    with pytest.raises(ComparisonError, match="made-up-k2: no pair of runs, with and without drafts"):
-        row_of(made_up.config(), predicted(tmp_path), [], [])
+def test_a_row_needs_a_sitting() -> None:
+    with pytest.raises(ComparisonError, match="made-up-k2: no profile with runs, with and without drafts"):
+        row_of(made_up.config(), [])
