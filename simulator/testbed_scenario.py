@@ -34,7 +34,7 @@ def scenario_of(config: TestbedConfig, profile: TestbedProfile, folder: Path) ->
 
     Args:
         config: The run; without drafts the arm repeats the baseline.
-        profile: What was measured of its parts, for a config that differs in policy, k and name at most.
+        profile: What was measured of its parts, for a config with the same `profile_key`.
         folder: Where the profile's latency and acceptance files lie.
 
     Raises:
@@ -77,7 +77,7 @@ def scenario_of(config: TestbedConfig, profile: TestbedProfile, folder: Path) ->
 
 
 def _check_profile(config: TestbedConfig, profile: TestbedProfile) -> None:
-    """Raise ScenarioError unless the profile is of this testbed: everything but policy, k, name and length agrees."""
+    """Raise ScenarioError unless the profile is of this testbed: everything agrees that `profile_key` has."""
     ours, theirs = profile_key(config), profile_key(profile.config)
     different = sorted(name for name in ours if ours[name] != theirs.get(name))
     if config.k == 0:

@@ -136,7 +136,7 @@ class TestbedProfile(Trace):
 
     kind: Literal["testbed_profile"] = "testbed_profile"
     config: TestbedConfig
-    """For which this profile holds; of its policy, k and in-flight rule it does not depend."""
+    """For which this profile holds, and for those that differ in policy alone; torch's for any k it was timed at."""
     latency_alone: str
     """File name of the LatencyTrace of an engine that has the machine for itself."""
     latency_beside: str | None
