@@ -45,7 +45,7 @@ class Both:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One sitting: what was predicted, and the runs of the minutes after its profile."""
+    """One sitting: what was predicted of a profile, and the runs made within minutes of it."""
 
     report: RunReport
     plain: MeasuredRun
