@@ -34,9 +34,9 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-WAIT_MS = 60_000
+WAIT_MS = 45_000
 expect.set_options(timeout=WAIT_MS)
-TRIES = 3
+TRIES = 4
 
 
 def tried_again(test: Callable[P, None]) -> Callable[P, None]:
