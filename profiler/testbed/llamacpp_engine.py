@@ -181,8 +181,7 @@ class LlamaCppEngine:
         counters.num_prefill_tokens += len(request.prompt)
         counters.num_tokens += found.num_tokens
         counters.num_draft_tokens += found.num_draft_tokens
-        # A prompt gives one token, a step one more than it accepts: llama.cpp drafts nothing beyond the end.
-        counters.num_seq_steps += found.num_tokens - 1 - found.num_accepted_tokens
+        counters.num_seq_steps += found.num_steps
         begin = 97 * request.sample_id % (len(self._text) - found.num_tokens)
         tokens = tuple(self._text[begin : begin + found.num_tokens])
         return Finished(request, tokens, (self.version,) * len(tokens), (), started_s, finished_s)

@@ -175,7 +175,7 @@ class TimedServer:
                 calls = [self._call(prompt_tokens, num_tokens, slot) for slot in slots]
                 share, answers = self._complete(settings, calls)
                 first = min(answers, key=lambda answer: answer.decode_s)
-                ends.append((share * first.decode_s, num_steps(first)))
+                ends.append((share * first.decode_s, first.num_steps))
             (short_s, few), (long_s, many) = ends
             seconds.append((long_s - short_s) / (many - few))
         return statistics.fmean(seconds)
@@ -196,7 +196,7 @@ class TimedServer:
             calls += [self._call(PROMPT_TOKENS, num_tokens, last) for num_tokens in guests]
             share, answers = self._complete(settings, calls)
             first = min(answers[:last], key=lambda answer: answer.decode_s)
-            return share * first.decode_s, num_steps(first), sum(map(num_steps, answers[last:]))
+            return share * first.decode_s, first.num_steps, sum(guest.num_steps for guest in answers[last:])
 
         many_s, steps, guest_steps = others([RESPONSE_TOKENS] * num)
         one_s, fewer_steps, fewer_guest_steps = others([RESPONSE_TOKENS])
@@ -221,11 +221,6 @@ class TimedServer:
     def _complete(self, settings: EngineSettings, calls: Sequence[Call]) -> tuple[float, list[Answer]]:
         batch = self.engine.complete(settings, calls)
         return batch.on_core_share(settings.num_threads), list(batch.answers)
-
-
-def num_steps(answer: Answer) -> int:
-    """Return the steps of a response: its prompt gives one token, a step one more than it accepts."""
-    return answer.num_tokens - 1 - answer.num_accepted_tokens
 
 
 def _tokens_per_step(settings: EngineSettings) -> float:

@@ -66,6 +66,11 @@ class Answer:
     num_draft_tokens: int
     num_accepted_tokens: int
 
+    @property
+    def num_steps(self) -> int:
+        """Steps after its prompt, which gives one token; each gives one more than it accepts, none beyond the end."""
+        return self.num_tokens - 1 - self.num_accepted_tokens
+
 
 class EngineSession:
     """A loaded model that answers until it is closed."""
