@@ -42,13 +42,13 @@ TRIES = 4
 def tried_again(test: Callable[P, None]) -> Callable[P, None]:
     """Walk again from the beginning where a page did not come: one in some dozen never does on a busy machine.
 
-    Not understood yet; a number that is wrong is wrong each time.
+    Not understood yet. What is there and wrong fails at once.
     """
 
     @functools.wraps(test)
     def walk(*arguments: P.args, **named: P.kwargs) -> None:
         for _ in range(TRIES - 1):
-            with contextlib.suppress(NotThere, AssertionError):
+            with contextlib.suppress(NotThere):
                 return test(*arguments, **named)
         return test(*arguments, **named)
 
