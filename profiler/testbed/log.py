@@ -36,6 +36,8 @@ class StepRecord:
     sync_s: float
     stop_s: float
     """Of it, until the engine had ended its step and stood still."""
+    message_s: float
+    """The rollout actor between steps of its engine, waiting left out; what it gets and sends costs its core."""
     checkpoint_s: float
     counters: Counters
     """Of the engine, from the sync before to this one."""
@@ -125,7 +127,7 @@ def measured_run(
 
 def _measured_step(record: StepRecord, step_s: float, segment: int, config: TestbedConfig) -> MeasuredStep:
     is_synchronous = config.policy.kind == "synchronous"
-    generation_s = record.wait_s if is_synchronous else record.counters.busy_s
+    generation_s = record.wait_s if is_synchronous else record.counters.busy_s + record.message_s
     lengths, counters = record.response_tokens, record.counters
     return MeasuredStep(
         step=record.step,
@@ -222,6 +224,7 @@ def _own(record: StepRecord, step_s: float) -> dict[str, float]:
         "bebop/drain_s": record.drain_s,
         "bebop/sync_stop_s": record.stop_s,
         "bebop/busy_s": counters.busy_s,
+        "bebop/message_s": record.message_s,
         "bebop/prefill_s": counters.prefill_s,
         "bebop/num_prefills": counters.num_prefills,
         "bebop/num_prefill_tokens": counters.num_prefill_tokens,

@@ -25,7 +25,7 @@ from profiler.testbed.step_trace import NUM_SWEEPS, latency_trace, time_engine
 from profiler.testbed.task import PROMPT_TOKENS
 from profiler.testbed.train_times import TrainTimes, fit
 from traces.base import Provenance
-from traces.latency import LatencyTrace
+from traces.latency import LatencyRow, LatencyTrace, Operation
 from traces.store import save_trace
 from traces.testbed import PhaseCost, TestbedConfig, TestbedPolicy, TestbedProfile
 
@@ -59,7 +59,7 @@ def measure(
     """
     prepare(config, say)
     say("messages and weight syncs: a short run without drafts")
-    sync, hand_over = system_costs(config)
+    sync, hand_over, message_s = system_costs(config)
     take_core("rollout")
     say("acceptance, lengths and entropy of the policy before RL")
     counted = count(config, NUM_RESPONSES * num_sweeps // NUM_SWEEPS)  # a quicker profile is so in all of it
@@ -73,14 +73,14 @@ def measure(
         train.take()
         take_core("rollout")
 
-    _save_latency(config, output / LATENCY_ALONE, "Nothing else ran.", num_sweeps, train_in_turn)
+    _save_latency(config, output / LATENCY_ALONE, "Nothing else ran.", message_s, num_sweeps, train_in_turn)
     train_alone, train_beside = train.cost(), None
     overlaps = config.policy.kind != "synchronous"
     if overlaps:
         say("steps of the engine and of the trainer, side by side")
         with training_beside(config, counted.finished) as beside:
             notes = "A trainer computed on another core meanwhile."
-            _save_latency(config, output / LATENCY_BESIDE, notes, num_sweeps, lambda: None)
+            _save_latency(config, output / LATENCY_BESIDE, notes, message_s, num_sweeps, lambda: None)
         train_beside = fit(beside.tokens, beside.seconds)
     return TestbedProfile(
         name=config.name,
@@ -105,11 +105,11 @@ def measure(
     )
 
 
-def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost]:
-    """Return what weight sync and hand-over cost: a short synchronous run of the real actors, without drafts.
+def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost, float]:
+    """Return what weight sync and hand-over cost, and the messages of a response: a short run of the real actors.
 
-    Hand-over is what is left of an RL step without the engine's busy time, training and sync: messages, most of all,
-    whose cost goes with the responses in them.
+    It is synchronous and without drafts. Messages are seconds of the rollout actor between steps of its engine, per
+    response. Hand-over is what is left of an RL step without these, the engine's busy time, training and sync.
     """
     short = config.model_copy(
         update={
@@ -126,10 +126,12 @@ def system_costs(config: TestbedConfig) -> tuple[PhaseCost, PhaseCost]:
     ends = [record.end_s for record in records]
     spans = [end - begin for begin, end in pairwise(ends)]
     rest = [
-        max(span - record.train_s - record.sync_s - record.counters.busy_s, 0.0)
+        max(span - record.train_s - record.sync_s - record.counters.busy_s - record.message_s, 0.0)
         for span, record in zip(spans, records[1:], strict=True)
     ]
-    return _constant([record.sync_s for record in records[NUM_WARM:]]), _constant(rest[NUM_WARM - 1 :])
+    warm = records[NUM_WARM:]
+    message_s = statistics.median(record.message_s / len(record.response_tokens) for record in warm)
+    return _constant([record.sync_s for record in warm]), _constant(rest[NUM_WARM - 1 :]), message_s
 
 
 def _constant(seconds: Sequence[float]) -> PhaseCost:
@@ -139,10 +141,25 @@ def _constant(seconds: Sequence[float]) -> PhaseCost:
     return PhaseCost(constant_s=middle, relative_error=error, num_calls=len(seconds))
 
 
-def _save_latency(config: TestbedConfig, path: Path, notes: str, num_sweeps: int, between: Callable[[], None]) -> None:
-    trace = _latency(config, path.stem, notes, num_sweeps, between)
+def _save_latency(
+    config: TestbedConfig, path: Path, notes: str, message_s: float, num_sweeps: int, between: Callable[[], None]
+) -> None:
+    trace = with_messages(_latency(config, path.stem, notes, num_sweeps, between), config.max_running_seqs, message_s)
     save_trace(trace, path)
     print(f"{'':10}{path.name}: {errors_of(trace)}", file=sys.stderr, flush=True)
+
+
+def with_messages(trace: LatencyTrace, most_prompts: int, message_s: float) -> LatencyTrace:
+    """Return a trace whose prefills of up to so many fresh prompts hold as many responses' messages, seconds each."""
+
+    def num_responses(row: LatencyRow) -> float:
+        prompts = row.tokens_per_seq / PROMPT_TOKENS
+        return prompts if row.operation is Operation.PREFILL and prompts <= most_prompts else 0.0
+
+    rows = [row.model_copy(update={"latency_s": row.latency_s + num_responses(row) * message_s}) for row in trace.rows]
+    notes = f"{trace.provenance.notes} Prefills of prompts hold {1e3 * message_s:.3g} ms of messages per response."
+    provenance = trace.provenance.model_copy(update={"notes": notes})
+    return trace.model_copy(update={"rows": tuple(rows), "provenance": provenance})
 
 
 def _latency(

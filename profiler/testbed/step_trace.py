@@ -36,6 +36,7 @@ MOST_DRAFTS = 3
 """Drafts of the largest step that is timed, for a config that has no more."""
 NUM_SWEEPS = 16
 NUM_HELD_OUT = 8
+TURNOVERS_PER_VISIT = 3
 PACE_STEPS = 4
 """Reference steps between two visits."""
 
@@ -102,8 +103,9 @@ def time_engine(
                 _note_steps(raw, visit, engines[visit.k])
             else:
                 head, num_seqs, tokens = visit
-                seconds = engines[most if head else 0].prefill_s(num_seqs, tokens)
-                raw.prefill[head, num_seqs * tokens] = [seconds]
+                raw.prefill[head, num_seqs * tokens] = _prefills_s(
+                    engines[most if head else 0], config, num_seqs, tokens
+                )
             found.add(raw, pace.around())
         between()
     return times.in_seconds(pace)
@@ -162,6 +164,13 @@ def _num_runs(part: Part, k: int) -> int:
     return {Part.LATER_DRAFT: k - 1, Part.LM_HEAD: k, Part.PROPOSE: k, Part.HOST: k + 1}.get(part, 1)
 
 
+def _prefills_s(engine: TimedEngine, config: TestbedConfig, num_seqs: int, tokens: int) -> list[float]:
+    """Return what fresh prompts cost as responses end and begin, or longer texts that are read again by themselves."""
+    if tokens > PROMPT_TOKENS:
+        return [engine.prefill_s(num_seqs, tokens)]
+    return [engine.turnover_s(num_seqs, config.max_running_seqs) for _ in range(TURNOVERS_PER_VISIT)]
+
+
 def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, notes: str) -> LatencyTrace:
     """Return the trace that samples amount to."""
     grid, apart = (_whole_steps(times, points) for points in (grid_points(config), held_out_points(config)))
@@ -181,9 +190,10 @@ def latency_trace(config: TestbedConfig, times: Times, name: str, command: str, 
             command=command,
             versions={"bebop-rollout": own_version(), "torch": torch.__version__},
             notes=f"{notes} Medians over shuffled sweeps; contexts of a batch are spread around their mean. A prefill "
-            "row of n x tokens is one pass over n texts, from submission to what is handed back of a response to "
-            "each. Target rows are what is left of whole steps. All in multiples of a reference step taken before and "
-            f"after, whose time had an interquartile range of {times.pace_spread:.1%}; spreads of rows include it.",
+            "row of n prompts is what two steps take longer in which n responses end and as many begin; of longer "
+            "texts, one pass that reads them by itself. Target rows are what is left of whole steps. All in multiples "
+            "of a reference step taken before and after, whose time had an interquartile range of "
+            f"{times.pace_spread:.1%}; spreads of rows include it.",
         ),
     )
 

@@ -6,7 +6,7 @@ spread around the mean as those of sequences that began at different times. Does
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,7 +63,7 @@ class TimedEngine:
         engine = PreparedParts().engine(roomy)
         assert isinstance(engine, TorchEngine)
         self._engine, self._end = engine, PROMPT_TOKENS + config.max_response_tokens
-        self._clock = clock
+        self._k, self._clock = k, clock
 
     def steps(
         self, batch: int, context_tokens: int, num_steps: int = STEPS_PER_VISIT
@@ -104,6 +104,35 @@ class TimedEngine:
         seconds = self._clock() - began_s
         assert len(finished) == num_seqs
         return seconds
+
+    def turnover_s(self, num_seqs: int, batch: int) -> float:
+        """Return the seconds that two steps of a batch take longer where responses end in one and others begin.
+
+        What ends is handed back and the gaps that it leaves are closed, prompts are read in the middle of everything,
+        and the step after that finds little of its own in the caches.
+        """
+        engine, middle = self._engine, (PROMPT_TOKENS + self._end) // 2
+        places = spread(batch, middle, self._end)
+        before = [place - self._k - 2 for place in places]  # no step from here ends a response
+
+        def seconds_of(known: Sequence[int], num_ended: int, submitted: Sequence[Request] = ()) -> float:
+            engine.stand_at(known)
+            began_s = self._clock()
+            engine.submit(submitted)
+            assert len(engine.step()) == num_ended
+            return self._clock() - began_s
+
+        engine.abort()
+        ending = [Request(number, number, (0,), num_tokens=place) for number, place in enumerate(places[:num_seqs])]
+        staying = [Request(number, number, (0,), num_tokens=self._end + 12) for number in range(num_seqs, batch)]
+        fresh = [Request(number, number, (0,) * PROMPT_TOKENS, num_tokens=self._end) for number in range(num_seqs)]
+        engine.submit([*ending, *staying])
+        engine.step()
+        for _ in range(WARM_STEPS):
+            seconds_of(before, 0)
+        usual_s = seconds_of(before, 0) + seconds_of(before, 0)
+        ended_s = seconds_of(places, num_seqs)
+        return ended_s + seconds_of(places[num_seqs:], 0, fresh) - usual_s
 
 
 def spread(batch: int, context_tokens: int, end: int) -> list[int]:

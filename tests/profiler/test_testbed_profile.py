@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from profiler.testbed.neighbour import requests_of, training_beside
 from profiler.testbed.pace import Pace
 from profiler.testbed.parts import PreparedParts
 from profiler.testbed.prepared import prepare, weights_of
+from profiler.testbed.profile import with_messages
 from profiler.testbed.step_trace import (
     Times,
     batches_of,
@@ -29,12 +31,13 @@ from profiler.testbed.step_trace import (
     time_engine,
 )
 from profiler.testbed.task import PROMPT_TOKENS
-from profiler.testbed.timed_engine import StepPoint, spread
+from profiler.testbed.timed_engine import StepPoint, TimedEngine, spread
 from profiler.testbed.torch_engine import Part
 from profiler.testbed.train_times import TrainTimes, examples_of, fit
 from simulator.latency import Need, TraceLatency
 from simulator.step_table import StepTable, find_segment, prefill_seconds, step_seconds
 from traces import testbed
+from traces.latency import LatencyTrace, Operation
 
 CONFIGS = sorted((Path(timed_engine.__file__).parent / "configs").rglob("*.toml"))
 HONEST = 0.35
@@ -110,6 +113,36 @@ def test_only_arms_that_draft_pay_for_the_heads_pass_over_prompts() -> None:
     for num, tokens in prefill_texts(config):
         assert prefill_seconds(plain, num * tokens) == pytest.approx(times.prefill[0, num * tokens][0])
         assert prefill_seconds(drafting, num * tokens) == pytest.approx(times.prefill[1, num * tokens][0])
+
+
+def test_a_response_pays_for_its_messages_once_and_a_text_that_is_read_again_does_not() -> None:
+    config = config_of()
+    trace = latency_trace(config, made_up_times(config), "made-up", "command", "notes.")
+    with_them = with_messages(trace, config.max_running_seqs, 0.002)
+    for num, tokens in prefill_texts(config):
+        before, after = (prefill_row_s(each, num * tokens) for each in (trace, with_them))
+        assert after - before == pytest.approx(0.002 * num if tokens == PROMPT_TOKENS else 0.0)
+    others = [[row for row in each.rows if row.operation is not Operation.PREFILL] for each in (trace, with_them)]
+    assert others[0] == others[1]
+    assert "2 ms of messages per response" in with_them.provenance.notes
+
+
+def prefill_row_s(trace: LatencyTrace, tokens: int) -> float:
+    (found,) = [
+        row.latency_s for row in trace.rows if row.operation is Operation.PREFILL and row.tokens_per_seq == tokens
+    ]
+    return found
+
+
+def test_responses_that_end_and_begin_in_a_batch_take_about_what_their_prompts_take_alone() -> None:
+    config = config_of(max_running_seqs=4)
+    prepare(config)
+    for k in (0, 2):
+        engine = TimedEngine(config, k, time.thread_time)
+        for num in (1, 2, 4):
+            alone_s = statistics.median(engine.prefill_s(num, PROMPT_TOKENS) for _ in range(9))
+            turnover_s = statistics.median(engine.turnover_s(num, 4) for _ in range(9))
+            assert 0.4 * alone_s < turnover_s < 4 * alone_s
 
 
 def test_a_machine_that_slows_down_in_the_middle_leaves_no_step_dearer_than_another() -> None:

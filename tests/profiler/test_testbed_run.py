@@ -51,6 +51,10 @@ def check_times(steps: tuple[MeasuredStep, ...]) -> None:
         rest_s = step.step_s - sum(part or 0.0 for part in parts)
         assert rest_s == pytest.approx(step.logged["bebop/hand_over_s"])
         assert rest_s >= step.logged["bebop/checkpoint_s"] > 0
+        assert step.logged["bebop/message_s"] > 0
+    # From sync to sync the rollout actor steps, hands over or waits: no second is counted twice.
+    own_s = [step.logged["bebop/busy_s"] + step.logged["bebop/message_s"] for step in steps[1:]]
+    assert sum(own_s) <= 1.05 * sum(step.step_s or 0.0 for step in steps[1:])
 
 
 def test_a_synchronous_run_has_fresh_samples_and_its_log_reads_back(tmp_path: Path) -> None:
