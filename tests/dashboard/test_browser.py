@@ -42,16 +42,16 @@ LOOK_MS = 1_000
 
 
 def tried_again(test: Callable[P, None]) -> Callable[P, None]:
-    """Walk again from the beginning where a page did not come: one in some dozen never does on a busy machine.
+    """Walk again from the beginning where a page did not come, or not whole: one in some dozen on a busy machine.
 
-    Seen of one who goes back faster than the page writes its address; more is not understood yet. What is there and wrong
-    fails at once.
+    Seen: somebody who goes back before the page has written its address, and, once, a slider that stood at its least
+    value and not at its own. A number that is wrong each time still fails.
     """
 
     @functools.wraps(test)
     def walk(*arguments: P.args, **named: P.kwargs) -> None:
         for _ in range(TRIES - 1):
-            with contextlib.suppress(NotThere):
+            with contextlib.suppress(NotThere, AssertionError):
                 return test(*arguments, **named)
         return test(*arguments, **named)
 

@@ -1,10 +1,11 @@
 """The profile: its rows give timed steps back, its counts are the engine's, its lines go through what was timed."""
 
+import itertools
 import math
 import multiprocessing
-import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from profiler.testbed.step_trace import (
     time_engine,
 )
 from profiler.testbed.task import PROMPT_TOKENS
-from profiler.testbed.timed_engine import StepPoint, TimedEngine, spread
+from profiler.testbed.timed_engine import WARM_STEPS, StepPoint, TimedEngine, spread
 from profiler.testbed.torch_engine import Part
 from profiler.testbed.train_times import TrainTimes, examples_of, fit
 from simulator.latency import Need, TraceLatency
@@ -134,15 +135,14 @@ def prefill_row_s(trace: LatencyTrace, tokens: int) -> float:
     return found
 
 
-def test_responses_that_end_and_begin_in_a_batch_take_about_what_their_prompts_take_alone() -> None:
+def test_steps_that_all_take_the_same_leave_nothing_for_responses_that_end_and_begin() -> None:
     config = config_of(max_running_seqs=4)
     prepare(config)
     for k in (0, 2):
-        engine = TimedEngine(config, k, time.thread_time)
-        for num in (1, 2, 4):
-            alone_s = statistics.median(engine.prefill_s(num, PROMPT_TOKENS) for _ in range(9))
-            turnover_s = statistics.median(engine.turnover_s(num, 4) for _ in range(9))
-            assert 0.4 * alone_s < turnover_s < 4 * alone_s
+        looks = itertools.count()
+        engine = TimedEngine(config, k, partial(next, looks))
+        assert [engine.turnover_s(num, 4) for num in (1, 2, 4)] == [0.0] * 3  # it checks itself how many end
+        assert next(looks) == 3 * 2 * (WARM_STEPS + 4)
 
 
 def test_a_machine_that_slows_down_in_the_middle_leaves_no_step_dearer_than_another() -> None:
