@@ -68,7 +68,6 @@ def main() -> None:
     address.show()
     page.run()
     address.show(is_last=True)
-    state.has_said()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ SETTINGS = {
     "browser.serverAddress": ADDRESS,
     "browser.gatherUsageStats": "false",
     "global.developmentMode": "false",
+    "global.disableWidgetStateDuplicationWarning": "true",
 }
 """Given as flags, so that no configuration file or environment variable of the user loosens them."""
 

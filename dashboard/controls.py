@@ -24,7 +24,7 @@ def draw(link: links.Link | None) -> data.Question | None:
         _follow(link)
     names = dict(data.bundled_scenarios())
     state.preset(state.SCENARIO, next(iter(names), None))
-    name = st.selectbox("Scenario", list(names), key=state.SCENARIO)
+    name = st.selectbox("Scenario", list(names), index=state.place(state.SCENARIO, list(names)), key=state.SCENARIO)
     with st.expander("Upload a scenario", icon=":material/upload_file:"):
         file = st.file_uploader("Scenario file (TOML, up to 1 MB)", type=["toml"], key=state.UPLOAD)
     found: data.Question | None = None
@@ -154,11 +154,11 @@ def _knobs(source: data.Source, stated: Scenario) -> list[str]:
 def _number(source: data.Source, stated: Scenario, knob: knobs.Knob) -> list[str]:
     own = _typed(knob, knobs.value_at(stated.model_dump(mode="json"), knob.path))
     key = state.keyed(knob.path, source.key)
-    state.preset(key, own)
     value = st.number_input(
         knob.label,
         min_value=knob.low,
         max_value=max(knob.high, own),
+        value=state.preset(key, own),
         step=None if knobs.is_whole(knob) else (0.1 if knob.high < 10 else 256.0),
         key=key,
         help=f"`{knob.path}`. {knob.help}".strip(),
@@ -178,7 +178,8 @@ def _hardware_controls(source: data.Source, stated: Scenario) -> list[str]:
     ):
         key = state.keyed(path, source.key)
         state.preset(key, own)
-        chosen[path] = st.selectbox(label, [own, *(name for name in names if name != own)], key=key)
+        options = [own, *(name for name in names if name != own)]
+        chosen[path] = st.selectbox(label, options, index=state.place(key, options), key=key)
         if chosen[path] != own:
             overrides.append(data.override_text(path, chosen[path]))
     return [*overrides, *_latency_control(source, chosen[MODEL], chosen[GPU], is_own=not overrides)]
@@ -186,11 +187,13 @@ def _hardware_controls(source: data.Source, stated: Scenario) -> list[str]:
 
 def _latency_control(source: data.Source, model: str, gpu: str, *, is_own: bool) -> list[str]:
     """Draw where step latencies come from: the scenario's own source fits its own model and GPU alone."""
-    traces = data.latency_traces(model, gpu)
+    options = [*([OWN_LATENCY] if is_own else []), *data.latency_traces(model, gpu), ROOFLINE]
+    key = state.keyed(state.LATENCY, source.key, f"{model}/{gpu}")
     choice = st.selectbox(
         "Step latencies from",
-        [*([OWN_LATENCY] if is_own else []), *traces, ROOFLINE],
-        key=state.keyed(state.LATENCY, source.key, f"{model}/{gpu}"),
+        options,
+        index=state.place(key, options),
+        key=key,
         help="`latency`. A trace of this model on this GPU, or a roofline from the datasheet.",
     )
     return [] if choice == OWN_LATENCY else [data.override_latency(None if choice == ROOFLINE else choice)]
@@ -198,24 +201,26 @@ def _latency_control(source: data.Source, model: str, gpu: str, *, is_own: bool)
 
 def _draft_control(source: data.Source, stated: Scenario, arm: str) -> list[str]:
     key, own = state.keyed(state.NUM_DRAFT_TOKENS, source.key, arm), stated.arms[arm].k
-    state.preset(key, own)
-    chosen = st.slider(f"{words.escape_markdown(arm)}: draft tokens k", min_value=0, max_value=max(MAX_K, own), key=key)
+    label = f"{words.escape_markdown(arm)}: draft tokens k"
+    chosen = st.slider(label, min_value=0, max_value=max(MAX_K, own), value=state.preset(key, own), key=key)
     return [] if chosen == own else [data.override_k(arm, chosen)]
 
 
 def _acceptance_control(source: data.Source, stated: Scenario, arm: str) -> list[str]:
     """Draw where an arm's acceptance comes from; return the override it needs, if any."""
     own, laws = _laws(stated, arm)
-    choice = st.selectbox(
-        f"{words.escape_markdown(arm)}: acceptance",
+    options, key = (
         [own, *(label for label in laws if label != own), FIXED],
-        key=state.keyed(state.ACCEPTANCE, source.key, arm),
+        state.keyed(state.ACCEPTANCE, source.key, arm),
+    )
+    choice = st.selectbox(
+        f"{words.escape_markdown(arm)}: acceptance", options, index=state.place(key, options), key=key
     )
     if choice == FIXED:
         rates = state.keyed(state.RATES, source.key, arm)
-        state.preset(rates, "0.90, 0.78, 0.65")
         text = st.text_input(
             "P(first j drafts accepted), j = 1 to k",
+            value=state.preset(rates, "0.90, 0.78, 0.65"),
             max_chars=200,
             key=rates,
         )
@@ -234,9 +239,11 @@ def _laws(stated: Scenario, arm: str) -> tuple[str, dict[str, data.Law]]:
 def _other_settings(source: data.Source) -> list[str]:
     """Draw a field for anything else that `--set` takes."""
     with st.expander("Other settings", icon=":material/tune:"):
+        key = state.keyed(state.OTHER_SETTINGS, source.key)
         text = st.text_area(
             "One `path.to.field=value` per line, as `--set` takes it",
-            key=state.keyed(state.OTHER_SETTINGS, source.key),
+            value=state.preset(key, ""),
+            key=key,
             max_chars=4000,
             placeholder="trainer.mfu=0.3",
         )

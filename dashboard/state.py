@@ -1,8 +1,8 @@
 """State: what one visitor has chosen and last saw, kept over reruns and views. Does not know what widgets mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -29,9 +29,11 @@ _BASKET = "_basket"
 _NOTE = "_note"
 _CANCELLED = "_cancelled"
 _FAILED = "_failed"
-_SAY_AGAIN = "_say_again"
 _JOB = "_job"
 _ENTROPY_POINTS = "_entropy_points"
+_KNOWN = "_known"
+
+T = TypeVar("T")
 
 
 def keyed(key: str, scenario_id: str, arm: str = "") -> str:
@@ -85,7 +87,6 @@ def take_note() -> str | None:
 def cancel(work: str) -> None:
     """Note that the visitor cancelled a piece of work, so that it does not start again by itself."""
     st.session_state[keyed(_CANCELLED, work)] = True
-    st.session_state[_SAY_AGAIN] = True
 
 
 def resume(work: str) -> None:
@@ -153,14 +154,42 @@ def keep_entropy_points(scenario_id: str, points: list[tuple[int, float]] | None
     st.session_state[keyed(_ENTROPY_POINTS, scenario_id)] = points
 
 
-def preset(key: str, value: Any) -> None:
-    """Give a widget its value before it is drawn for the first time; a visitor's own choice stays."""
-    kept = st.session_state.setdefault(key, value)
-    if st.session_state.get(_SAY_AGAIN):
-        # A run that is cancelled at once may end before a slow browser has heard the value, which is told only once.
-        st.session_state[key] = kept
+def preset(key: str, value: T) -> T:
+    """Give a widget its value before it is drawn for the first time; return the one it has: a visitor's choice stays.
+
+    Give what is returned to the widget as its default too. A value set here is told to the browser in this run alone,
+    and a browser that still loads this kind of widget draws it in a later one, from the default.
+    """
+    kept: T = st.session_state.setdefault(key, value)
+    _told(key, kept)
+    return kept
 
 
-def has_said() -> None:
-    """Note that a page was drawn to its end."""
-    st.session_state.pop(_SAY_AGAIN, None)
+def place(key: str, options: Sequence[T]) -> int:
+    """Return where a widget's value stands among its options, 0 if nowhere: the default to draw it from."""
+    kept = st.session_state.get(key)
+    if kept not in options:
+        return 0
+    _told(key, kept)
+    return options.index(kept)
+
+
+def _told(key: str, value: Any) -> None:
+    values: list[Any] = st.session_state.setdefault(_KNOWN, {}).setdefault(key, [])
+    if value not in values:
+        values.append(value)
+
+
+def was_used() -> bool:
+    """Return whether the visitor used a control since the last run of the page. Call it once, as a run begins.
+
+    A control that has a value which it neither had when the last run began, nor was given in it, was used; and a
+    button, which is True in the run of its click, and False after it by itself.
+    """
+    known: dict[str, list[Any]] = st.session_state.get(_KNOWN, {})
+    now = {str(key): value for key, value in st.session_state.items() if not str(key).startswith("_")}
+    st.session_state[_KNOWN] = {key: [value] for key, value in now.items()}
+    return any(
+        value is True if key not in known else value is not False and value not in known[key]
+        for key, value in now.items()
+    )

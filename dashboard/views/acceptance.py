@@ -51,13 +51,13 @@ def _which() -> tuple[str, AcceptanceTrace, str]:
         raise TraceError("no acceptance trace with laws is shipped with this installation")
     left, right = st.columns(2)
     address.preset("laws", TRACE, names, names[0])
-    name = left.selectbox("Laws from", names, key=TRACE)
+    name = left.selectbox("Laws from", names, index=state.place(TRACE, names), key=TRACE)
     trace = curves.load_trace(name)
     fits = curves.fits(trace)
     own_fit = "reasoning" if "reasoning" in fits else fits[0]
     key = state.keyed(FIT, name)
     address.preset("fit", key, fits, own_fit)
-    fit = right.selectbox("Fitted on", fits, key=key)
+    fit = right.selectbox("Fitted on", fits, index=state.place(key, fits), key=key)
     address.keep("laws", name, names[0])
     address.keep("fit", fit, own_fit)
     return name, trace, fit
@@ -70,10 +70,9 @@ def _where(trace: AcceptanceTrace, fit: str) -> tuple[float, int]:
     if asked is not None and asked.scenario.entropy is not None:
         own = round(mean_entropy(asked.scenario), 2)
     left, right = st.columns(2)
-    state.preset(ENTROPY, min(own, 2.0))
-    state.preset(DRAFTS, curves.laws_of(trace, fit)[0].num_draft_tokens)
-    nats = left.slider("Policy entropy (nats)", min_value=0.0, max_value=2.0, step=0.01, key=ENTROPY)
-    k = right.slider("Draft tokens k", min_value=1, max_value=MAX_K, key=DRAFTS)
+    own_k = curves.laws_of(trace, fit)[0].num_draft_tokens
+    nats = left.slider("Policy entropy (nats)", 0.0, 2.0, state.preset(ENTROPY, min(own, 2.0)), 0.01, key=ENTROPY)
+    k = right.slider("Draft tokens k", 1, MAX_K, state.preset(DRAFTS, own_k), key=DRAFTS)
     return nats, k
 
 

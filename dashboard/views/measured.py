@@ -29,9 +29,9 @@ _LOG, _CALIBRATED = "_measured_log", "_measured_calibrated"
 def render() -> None:
     """Draw the part that was chosen; the log is the same for all."""
     st.header("Measured vs predicted", anchor=False)
-    address.preset("part", PART, list(PARTS), "forecast")
+    kept = address.preset("part", PART, list(PARTS), "forecast")
     part = st.segmented_control(
-        "Part", list(PARTS), format_func=PARTS.__getitem__, key=PART, label_visibility="collapsed"
+        "Part", list(PARTS), default=kept, format_func=PARTS.__getitem__, key=PART, label_visibility="collapsed"
     )
     part = part or "forecast"
     address.keep("part", part, "forecast")

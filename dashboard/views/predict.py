@@ -161,10 +161,11 @@ def _explained_arm(asked: data.Question, report: RunReport) -> str:
         return best
     linked = state.chosen_arm()
     key = state.keyed(state.EXPLAINED_ARM, report.scenario_hash)
-    address.preset(links.ARM, key, list(report.arms), linked if linked in report.arms else best)
+    kept = address.preset(links.ARM, key, list(report.arms), linked if linked in report.arms else best)
     chosen = st.segmented_control(
         "Arm to explain",
         list(report.arms),
+        default=kept,
         key=key,
         format_func=words.escape_markdown,
         label_visibility="collapsed",

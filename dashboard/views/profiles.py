@@ -53,7 +53,7 @@ def _first() -> profiles.Profile | None:
         return None
     default = own if own is not None and own in names else names[0]
     address.preset("trace", TRACE, names, default)
-    name = st.selectbox("Latency trace", names, key=TRACE)
+    name = st.selectbox("Latency trace", names, index=state.place(TRACE, names), key=TRACE)
     with st.expander("Upload a trace", icon=":material/upload_file:"):
         file = st.file_uploader(
             "Latency trace of `bebop profile` (.parquet up to 16 MB, .json up to 8 MB)",
@@ -171,7 +171,13 @@ def _comparison(first: profiles.Profile) -> None:
     address.preset("beside", OTHER, names, NONE)
     if st.session_state[OTHER] not in names:
         st.session_state[OTHER] = NONE
-    name = st.selectbox("Compare with (B)", names, key=OTHER, help="B over A, region by region; A is the trace above.")
+    name = st.selectbox(
+        "Compare with (B)",
+        names,
+        index=state.place(OTHER, names),
+        key=OTHER,
+        help="B over A, region by region; A is the trace above.",
+    )
     with st.expander("Upload the other trace", icon=":material/upload_file:"):
         file = st.file_uploader("Latency trace (B)", type=["parquet", "json"], key=OTHER_UPLOAD)
     second: profiles.Profile = name if file is None else _taken(Upload(file.name, file.getvalue()))

@@ -30,8 +30,9 @@ def render() -> None:
         "Every public measured row that states enough, predicted with no parameter fitted to it: engines' times per "
         "token and speedups, and whole RL runs. Or your own measurements, by the same rules."
     )
-    state.preset(ROWS, ENGINES)
-    rows = st.segmented_control("Rows", list(CHOICES), format_func=CHOICES.__getitem__, key=ROWS) or ENGINES
+    kept = state.preset(ROWS, ENGINES)
+    rows = st.segmented_control("Rows", list(CHOICES), default=kept, format_func=CHOICES.__getitem__, key=ROWS)
+    rows = rows or ENGINES
     own = _own_rows() if rows == MINE else None
     if rows == MINE and own is None:
         return

@@ -44,11 +44,12 @@ def _choice(asked: data.Question) -> tuple[str, int]:
     # A knob may have shortened the run, or the scenario may have lost the arm.
     st.session_state[steps_key] = min(st.session_state[steps_key], total)
     left, right = st.columns(2)
-    arm = left.selectbox("Arm", arms, key=key, help="`baseline` is plain decoding.")
+    arm = left.selectbox("Arm", arms, index=state.place(key, arms), key=key, help="`baseline` is plain decoding.")
     num_steps = right.number_input(
         f"RL steps from the first (1 to {total:,})",
         min_value=1,
         max_value=total,
+        value=st.session_state[steps_key],
         key=steps_key,
         help="Fewer steps are watched in finer grain.",
     )

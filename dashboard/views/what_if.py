@@ -63,8 +63,8 @@ def _which_arm(asked: data.Question) -> str:
     arms = asked.scenario.arms
     names = [name for name, config in arms.items() if config.k > 0] or list(arms)
     key = state.keyed(ARM, ",".join(names))
-    address.preset(links.ARM, key, names, state.arm(names))
-    chosen = st.segmented_control("Arm", names, key=key, format_func=words.escape_markdown) or names[0]
+    kept = address.preset(links.ARM, key, names, state.arm(names))
+    chosen = st.segmented_control("Arm", names, default=kept, key=key, format_func=words.escape_markdown) or names[0]
     if chosen != state.arm(names):
         state.choose_arm(chosen)
         address.share(links.write(asked, chosen))
@@ -79,12 +79,19 @@ def _live(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
     address.preset("knob", KNOB, list(found), first)
     if st.session_state[KNOB] not in found:
         st.session_state[KNOB] = first
-    name = left.selectbox("Knob", list(found), key=KNOB, format_func=lambda each: found[each].knob.title)
+    name = left.selectbox(
+        "Knob",
+        list(found),
+        index=state.place(KNOB, list(found)),
+        key=KNOB,
+        format_func=lambda each: found[each].knob.title,
+    )
     axis = found[name]
     key = state.keyed(VALUE, name, f"{axis.knob.values}")
     own = min(axis.knob.values, key=lambda value: abs(value - axis.now))
-    state.preset(key, own)
-    value = right.select_slider(axis.knob.title, axis.knob.values, key=key, format_func=lambda each: f"{each:g}")
+    value = right.select_slider(
+        axis.knob.title, axis.knob.values, value=state.preset(key, own), key=key, format_func="{:g}".format
+    )
     address.keep("knob", name, first)
     address.show()
     with shell.mistakes():
@@ -150,7 +157,13 @@ def _map(scenario: Scenario, arm: str, found: dict[str, Axis]) -> None:
         address.preset(parameter, key, names, fallback)
         if st.session_state[key] not in names:
             st.session_state[key] = fallback
-        place.selectbox(label, names, key=key, format_func=lambda each: found[each].knob.title)
+        place.selectbox(
+            label,
+            names,
+            index=state.place(key, names),
+            key=key,
+            format_func=lambda each: found[each].knob.title,
+        )
         address.keep(parameter, st.session_state[key], fallback)
     across, up = found[st.session_state[ACROSS]], found[st.session_state[UP]]
     if across.name == up.name:
@@ -195,8 +208,9 @@ def _plans(scenario: Scenario, arm: str) -> None:
     own = cluster.num_rollout_gpus + (0 if scenario.policy.kind == "synchronous" else cluster.num_train_gpus)
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     gpus_key = state.keyed(MAX_GPUS, str(own))
-    state.preset(gpus_key, own)
-    max_gpus = left.number_input("At most so many GPUs", min_value=1, max_value=65_536, key=gpus_key)
+    max_gpus = left.number_input(
+        "At most so many GPUs", min_value=1, max_value=65_536, value=state.preset(gpus_key, own), key=gpus_key
+    )
     count = middle.selectbox("Plans to try", PLAN_COUNTS, index=1, key=NUM_PLANS)
     where = engine.chosen()
     key = data.key_of(scenario, "plans", arm, max_gpus, count, where.address)
