@@ -2,32 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from bebop import main as bebop
 from dashboard import measured
-from tests.dashboard.test_browser import CHROMIUM, FLAGS, WAIT_MS, address, tried_again  # noqa: F401
+from tests.dashboard.browsing import needs_chromium
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "rl_logs" / "verl" / "20251203_201530-38rf6xe8.log"
 FIRST, SECOND = "qwen3-8b-h200-tp1", "qwen3-8b-h100-tp1"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-
-
-@pytest.fixture
-def page(address: str) -> Iterator[Page]:  # noqa: F811
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            opened = browser.new_page(viewport={"width": 1440, "height": 900}, base_url=address)
-            opened.set_default_timeout(WAIT_MS)
-            yield opened
-        finally:
-            browser.close()
+pytestmark = needs_chromium
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -43,7 +30,6 @@ def drawn(page: Page, key: str) -> Locator:
     return figure
 
 
-@tried_again
 def test_a_log_is_uploaded_understood_forecast_and_calibrated(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     log = SHARED if SHARED.is_file() else measured.EXAMPLES / measured.EXAMPLE_LOG
     page.goto("/measured")
@@ -63,7 +49,6 @@ def test_a_log_is_uploaded_understood_forecast_and_calibrated(page: Page, capsys
     expect(page.locator(".st-key-forecast_answer")).to_contain_text(f"{100 * mape['step']:.3g} %")
 
 
-@tried_again
 def test_two_profiles_are_compared_as_on_the_command_line(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.goto(f"/profiles?trace={FIRST}")
     for key in ("step_latency", "verify_ratio", "surface"):
@@ -88,7 +73,6 @@ def test_two_profiles_are_compared_as_on_the_command_line(page: Page, capsys: py
     expect(page).to_have_url(re.compile(f"beside={SECOND}"))
 
 
-@tried_again
 def test_the_scorecard_shows_the_figures_of_the_command_line(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.goto("/measured?part=scorecard")
     page.get_by_role("button", name="Score these rows").click()
@@ -102,7 +86,6 @@ def test_the_scorecard_shows_the_figures_of_the_command_line(page: Page, capsys:
         expect(cells).to_contain_text(f"{figures['p90_error']:.1%}")
 
 
-@tried_again
 def test_the_timeline_is_drawn_and_its_download_is_what_trace_writes(page: Page, tmp_path: Path) -> None:
     page.goto("/timeline?scenario=verl-one-step-off&watch=baseline&steps=3")
     timeline = drawn(page, "timeline")
