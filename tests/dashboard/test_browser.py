@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from dashboard import data, words
 from simulator.run import simulate
@@ -14,8 +16,6 @@ from tests.dashboard.browsing import DRAFTS_OF_TO, SMALL, VIEWS, link_to, needs_
 from traces.report import RunReport
 
 pytestmark = needs_chromium
-LOOK_MS = 1_000
-"""A visitor looks at a page before going on."""
 
 
 def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(page: Page, address: str) -> None:
@@ -110,14 +110,26 @@ def test_the_views_open_one_after_the_other_and_keep_the_controls(page: Page) ->
     expect(page.locator(DRAFTS_OF_TO)).to_have_value("1")
 
 
-def test_back_and_forward_restore_the_controls_and_nobody_is_kept_on_the_page(page: Page, address: str) -> None:
-    def at(value: str) -> None:
-        expect(page.locator(DRAFTS_OF_TO)).to_have_value(value)
-        settle(page)
-        page.wait_for_timeout(LOOK_MS)
+def is_end_of_run(message: str | bytes) -> bool:
+    return isinstance(message, bytes) and ForwardMsg.FromString(message).HasField("script_finished")
 
+
+def test_back_and_forward_restore_the_controls_and_nobody_is_kept_on_the_page(page: Page, address: str) -> None:
     page.goto("about:blank")
-    page.goto("/acceptance")
+    with page.expect_websocket() as waiting:
+        page.goto("/acceptance")
+    line = waiting.value
+
+    def at(value: str) -> None:
+        settle(page)
+        expect(page.locator(DRAFTS_OF_TO)).to_have_value(value)
+
+    def go(move: Callable[[], object]) -> None:
+        # Streamlit puts an entry of its own into the history where one goes on before it has answered.
+        with line.expect_event("framereceived", is_end_of_run):
+            move()
+        settle(page)
+
     at("3")
     expect(page, "what is as it was at first is not in the address").to_have_url(f"{address}/acceptance")
     for value in ("2", "1"):
@@ -128,16 +140,15 @@ def test_back_and_forward_restore_the_controls_and_nobody_is_kept_on_the_page(pa
     open_view(page, "Profiles")
     at("1")
     while "/profiles" in page.url:
-        page.go_back()
-        settle(page)
+        go(page.go_back)
     page.get_by_role("heading", name="Entropy and acceptance", level=2).wait_for()
     at("1")
-    page.go_back()
+    go(page.go_back)
     at("2")
-    page.go_forward()
+    go(page.go_forward)
     at("1")
     page.go_back()
-    page.go_back()
+    go(page.go_back)
     at("3")
     page.go_back()
     expect(page).to_have_url("about:blank")
