@@ -25,7 +25,11 @@ MAX_THREADS = 8
 
 
 def simulate(
-    scenario: Scenario, *, progress: Callable[[float], None] | None = None, with_waterfall: bool = True
+    scenario: Scenario,
+    *,
+    progress: Callable[[float], None] | None = None,
+    answered: Callable[[RunReport], None] | None = None,
+    with_waterfall: bool = True,
 ) -> RunReport:
     """Predict what the scenario asks.
 
@@ -35,6 +39,7 @@ def simulate(
     Args:
         scenario: The question.
         progress: Called with the share of the work that is done, 0..1, always from the calling thread.
+        answered: Called from there too, with the report but for its waterfalls, which take most of the time.
         with_waterfall: Whether to run what explains a speedup: four more runs for each one. No other number changes.
 
     Raises:
@@ -44,21 +49,32 @@ def simulate(
     check_origins(scenario)
     inputs = resolve(scenario)
     setups = {setup: resolve(under_setup(scenario, setup)) for setup in compared_setups(scenario)}
-    total = scenario.run.replications * (1 + len(scenario.arms) + len(setups))
+    num_replications, num_arms = scenario.run.replications, 1 + len(scenario.arms)
+    num_plain = num_replications * (num_arms + len(setups))
+    num_staged = num_replications * num_arms * len(STAGES) if with_waterfall else 0
     ticks: Queue[None] = Queue()
     stop = Event()
     executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
-    try:
-        futures = [
-            executor.submit(_replicate, inputs, setups, i, ticks, stop, STAGES if with_waterfall else ())
-            for i in range(scenario.run.replications)
-        ]
-        for done in range(1, total + 1):
+    parts: dict[int, dict[str, Parts]] = {}
+
+    def wait_for(futures: "list[Future[Replication]]", num_before: int, num_after: int) -> list[Replication]:
+        for num_done in range(num_before + 1, num_after + 1):
             if not _wait_for_tick(ticks, futures):
                 break
             if progress is not None:
-                progress(done / total)
-        replications = [future.result() for future in futures]
+                progress(num_done / (num_plain + num_staged))
+        return [future.result() for future in futures]
+
+    try:
+        futures = [executor.submit(_replicate, inputs, setups, i, parts, ticks, stop) for i in range(num_replications)]
+        replications = wait_for(futures, 0, num_plain)
+        if with_waterfall:
+            if answered is not None:
+                answered(build_report(inputs, gather(replications)))
+            futures = [
+                executor.submit(_explain, inputs, i, found, parts, ticks, stop) for i, found in enumerate(replications)
+            ]
+            replications = wait_for(futures, num_plain, num_plain + num_staged)
     finally:
         stop.set()
         executor.shutdown(cancel_futures=True)
@@ -66,7 +82,7 @@ def simulate(
 
 
 def _wait_for_tick(ticks: Queue[None], futures: Sequence[Future[Replication]]) -> bool:
-    """Return True when one more arm is done, False when nothing more will come because a replication failed."""
+    """Return True when one more run is done, False when nothing more will come because a replication failed."""
     while True:
         try:
             ticks.get(timeout=0.1)
@@ -80,28 +96,20 @@ def _replicate(
     inputs: Inputs,
     setups: dict[Setup, Inputs],
     replication: int,
+    kept: dict[int, dict[str, Parts]],
     ticks: Queue[None],
     stop: Event,
-    stages: Sequence[str],
 ) -> Replication:
-    """Run every arm and its counterfactuals, and every set-up, once; give up between two runs when told to stop."""
-    scenario = inputs.scenario
-    workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
+    """Run every arm and every set-up once; give up between two runs when told to stop."""
     result = Replication({}, {}, ())
-    warnings = workload_warnings(workload)
-    parts_of: dict[str, Parts] = {}
-    for name in (BASELINE, *scenario.arms):  # all of them first: what one arm lacks is said before another is run
-        parts_of[name], said = make_parts(inputs, name, workload, noise, replication)
-        warnings.extend(said)
+    parts_of, warnings = _parts(inputs, replication)
+    if replication < MAX_THREADS:
+        kept[replication] = parts_of
     for name, parts in parts_of.items():
-        result.outcomes[name] = measure(run_cluster(parts), parts, scenario.warmup_steps)
-        counterfactual = Counterfactual(result.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
+        if stop.is_set():
+            raise CancelledError
+        result.outcomes[name] = measure(run_cluster(parts), parts, inputs.scenario.warmup_steps)
         result.stages[name] = {}
-        for stage in stages:
-            if stop.is_set():
-                raise CancelledError
-            staged = counterfactual.apply(stage, parts)
-            result.stages[name][stage] = measure(run_cluster(staged), staged, scenario.warmup_steps).step_s
         ticks.put(None)
     for setup, under in setups.items():
         if stop.is_set():
@@ -110,6 +118,39 @@ def _replicate(
         warnings.extend(said)
         ticks.put(None)
     return replace(result, warnings=tuple(warnings))
+
+
+def _explain(
+    inputs: Inputs,
+    replication: int,
+    found: Replication,
+    kept: dict[int, dict[str, Parts]],
+    ticks: Queue[None],
+    stop: Event,
+) -> Replication:
+    """Run every arm's counterfactuals once; give up between two runs when told to stop."""
+    counterfactual = Counterfactual(found.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
+    stages: dict[str, dict[str, float]] = {}
+    for name, parts in (kept.pop(replication, None) or _parts(inputs, replication)[0]).items():
+        stages[name] = {}
+        for stage in STAGES:
+            if stop.is_set():
+                raise CancelledError
+            staged = counterfactual.apply(stage, parts)
+            stages[name][stage] = measure(run_cluster(staged), staged, inputs.scenario.warmup_steps).step_s
+            ticks.put(None)
+    return replace(found, stages=stages)
+
+
+def _parts(inputs: Inputs, replication: int) -> tuple[dict[str, Parts], list[str]]:
+    """Return the parts of every arm, and warnings: what one arm lacks is said before another is run."""
+    workload, noise = make_workload(inputs, replication), make_noise(inputs, replication)
+    warnings = list(workload_warnings(workload))
+    parts_of: dict[str, Parts] = {}
+    for name in (BASELINE, *inputs.scenario.arms):
+        parts_of[name], said = make_parts(inputs, name, workload, noise, replication)
+        warnings.extend(said)
+    return parts_of, warnings
 
 
 def _plainly(inputs: Inputs, replication: int) -> tuple[Outcome, tuple[str, ...]]:
