@@ -15,8 +15,8 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 4.5rem 2rem 4rem; max-width: 1180px; }
 [data-testid="stSidebarHeader"] { height: 2.5rem; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1.5rem; }
-.st-key-answer p, .st-key-first_look p { font-size: 1.7rem; line-height: 1.35; }
-.st-key-arms table * { white-space: nowrap !important; }
+.st-key-answer p, .st-key-early_answer p, .st-key-first_look p { font-size: 1.7rem; line-height: 1.35; }
+.st-key-arms table *, .st-key-early_arms table * { white-space: nowrap !important; }
 </style>"""
 """Fixed text: nothing a user wrote ever goes into HTML."""
 

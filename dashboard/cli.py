@@ -4,7 +4,9 @@ import importlib.util
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from traces.console import ExitCode, Parser, explain, print_error
 
@@ -104,9 +106,19 @@ def _port_complaint(port: int, host: str = ADDRESS) -> str | None:
 def _serve(port: int, *, open_browser: bool, host: str, for_page: Sequence[str]) -> int:
     from streamlit.web import cli
 
+    Thread(target=_warm_up, daemon=True).start()
     arguments = streamlit_arguments(port, open_browser=open_browser, host=host, for_page=for_page)
     try:
         cli.main(args=arguments, standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     return ExitCode.OK
+
+
+def _warm_up() -> None:
+    """Load what the first visitor's page needs, kernels included, while the browser still loads the page itself."""
+    with suppress(Exception):  # the page meets it again, and says it
+        from dashboard import data, plots, tables  # noqa: F401
+        from dashboard.engine import Embedded
+
+        Embedded().first_look(data.load(data.Source(data.bundled_scenarios()[0][0])), lambda _: None)

@@ -216,9 +216,15 @@ class ReportCache:
     def __init__(self, max_reports: int = MAX_REPORTS) -> None:
         self._reports: Kept[RunReport] = Kept(max_reports)
 
-    def run(self, scenario: Scenario, progress: Callable[[float], None], engine: Engine = EMBEDDED) -> RunReport:
-        """Return the scenario's report, simulated only if it is not here yet."""
-        return self._reports.take(key_of(scenario, engine.address), lambda: engine.run(scenario, progress))
+    def run(
+        self,
+        scenario: Scenario,
+        progress: Callable[[float], None],
+        engine: Engine = EMBEDDED,
+        answered: Callable[[RunReport], None] | None = None,
+    ) -> RunReport:
+        """Return the scenario's report, simulated only if it is not here yet; see `Engine.run`."""
+        return self._reports.take(key_of(scenario, engine.address), lambda: engine.run(scenario, progress, answered))
 
     def holds(self, scenario: Scenario, engine: Engine = EMBEDDED) -> bool:
         """Return whether the scenario's report is here."""

@@ -25,6 +25,8 @@ from traces.prices import load_prices
 from traces.report import RunReport
 
 Progress = Callable[[float], None]
+Answered = Callable[[RunReport], None]
+"""Takes a report that still lacks its waterfalls, where whoever works it out has one early."""
 
 TOKEN_VARIABLE: Final = "BEBOP_TOKEN"
 """Environment variable that holds the token unless another is named; a token on a command line is seen by others."""
@@ -42,7 +44,7 @@ class Engine(Protocol):
     def address(self) -> str | None:
         """Of the service; None: this machine."""
 
-    def run(self, scenario: Scenario, progress: Progress) -> RunReport:
+    def run(self, scenario: Scenario, progress: Progress, answered: Answered | None = None) -> RunReport:
         """Return the prediction, as `bebop simulate --json`; raises ScenarioError, TraceError or ServiceError."""
 
     def first_look(self, scenario: Scenario, progress: Progress) -> dict[str, float]:
@@ -57,8 +59,8 @@ class Embedded:
 
     address: Final = None
 
-    def run(self, scenario: Scenario, progress: Progress) -> RunReport:
-        return simulate(scenario, progress=progress)
+    def run(self, scenario: Scenario, progress: Progress, answered: Answered | None = None) -> RunReport:
+        return simulate(scenario, progress=progress, answered=answered)
 
     def first_look(self, scenario: Scenario, progress: Progress) -> dict[str, float]:
         del progress  # a second's work
@@ -80,7 +82,8 @@ class Remote:
     def address(self) -> str | None:
         return self._address
 
-    def run(self, scenario: Scenario, progress: Progress) -> RunReport:
+    def run(self, scenario: Scenario, progress: Progress, answered: Answered | None = None) -> RunReport:
+        del answered  # a job has one answer
         answer = self._worked_out("run", _body(scenario), progress)
         return RunReport.model_validate_json(answer, strict=True)
 

@@ -75,7 +75,10 @@ def _last_report(asked: data.Question) -> RunReport | None:
 
 
 def _run(asked: data.Question) -> RunReport | None:
-    """Return a fresh report, None where the service failed; show a first look at once, and how far the answer is."""
+    """Return a fresh report, None where the service failed.
+
+    Meanwhile show how far it is, a first look at once, and the answer before what explains it.
+    """
     state.resume(_work(asked))
     where = engine.chosen()
     first = st.empty()
@@ -87,7 +90,14 @@ def _run(asked: data.Question) -> RunReport | None:
                 )
                 with first.container():
                     _first_look(known)
-            report = shell.reports().run(asked.scenario, progress, where)
+
+            def answered(report: RunReport) -> None:
+                shell.kept().take(_early_key(asked), lambda: report)
+                with first.container():
+                    _early_answer(report)
+                    st.caption("What the speedup is made of follows.")
+
+            report = shell.reports().run(asked.scenario, progress, where, answered)
     except ServiceError as error:
         state.fail(_work(asked), str(error))
         return _last_report(asked)
@@ -99,11 +109,25 @@ def _first_key(asked: data.Question) -> str:
     return data.key_of(asked.scenario, "first look", engine.chosen().address)
 
 
+def _early_key(asked: data.Question) -> str:
+    return data.key_of(asked.scenario, "early answer", engine.chosen().address)
+
+
 def _first_look(found: dict[str, float]) -> None:
     """Say what one short run of each arm says."""
     with st.container(key="first_look"):
         st.markdown(words.first_look(found))
     st.caption(words.first_look_note(found))
+
+
+def _early_answer(report: RunReport) -> None:
+    """Say the answer without what explains it."""
+    chosen = state.chosen_arm()
+    with st.container(key="early_answer"):
+        st.markdown(words.answer(report, chosen if chosen is not None and chosen in report.arms else report.best_arm))
+    with st.container(key="early_arms"):
+        st.table(tables.arms_table(report), border="horizontal")
+    st.caption(ARMS_NOTE)
 
 
 def _explained(asked: data.Question, report: RunReport | None) -> None:
@@ -120,9 +144,11 @@ def _explained(asked: data.Question, report: RunReport | None) -> None:
             "which takes a while for a question of this size.",
             icon=":material/play_arrow:",
         )
-    known = shell.kept().get(_first_key(asked))
     if report is None:
-        if known is not None:
+        early, known = shell.kept().get(_early_key(asked)), shell.kept().get(_first_key(asked))
+        if early is not None:
+            _early_answer(early)
+        elif known is not None:
             _first_look(known)
         return
     last = state.last_run()

@@ -26,6 +26,9 @@ def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(page
     first.wait_for()
     expect(first).to_contain_text("faster")
     page.get_by_role("button", name="Cancel").wait_for()
+    early = page.locator(".st-key-early_answer")
+    early.wait_for()
+    said = early.inner_text()
     # Here and in the server at once: half the time on two cores.
     report = simulate(data.load(data.Source(DEFAULT_SCENARIO)))
     arm = report.arms[report.best_arm]
@@ -33,6 +36,9 @@ def test_a_browser_runs_the_default_scenario_and_shows_simulates_own_number(page
     answer.wait_for()
     expect(answer).to_contain_text(words.times(arm.end_to_end_speedup.mean))
     expect(answer).to_contain_text(f"({words.between(arm.end_to_end_speedup)})")
+    assert words.times(arm.end_to_end_speedup.mean) in said
+    assert f"({words.between(arm.end_to_end_speedup)})" in said, "the same before it is explained"
+    expect(early).to_have_count(0)
     expect(first).to_have_count(0)
     waterfall = page.locator(".st-key-waterfall .js-plotly-plot")
     for factor in arm.waterfall:

@@ -1,5 +1,7 @@
 import importlib.util
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -33,6 +35,13 @@ def test_every_setting_is_known_to_streamlit() -> None:
 def test_the_browser_opens_unless_told_otherwise() -> None:
     assert flags(open_browser=True)["server.headless"] == "false"
     assert flags(open_browser=False)["server.headless"] == "true"
+
+
+def test_what_the_first_page_needs_is_loaded_while_it_is_opened() -> None:
+    code = "import sys; from dashboard import cli; cli._warm_up(); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
+    assert {"dashboard.plots", "simulator.kernels", "plotly.graph_objs"} <= set(done.stdout.split())
+    assert "streamlit" not in done.stdout.split(), "Streamlit reads its settings when it is imported first"
 
 
 @pytest.mark.parametrize("missing", ["streamlit", "plotly"])
