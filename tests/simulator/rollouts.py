@@ -3,11 +3,22 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from simulator.config import ConstantLength, LognormalLength, SyntheticWorkload, TurnsConfig
 from simulator.kernels import advance, busy_seconds, idle_seconds, submit, weight_sync
 from simulator.rng import stream_key
-from simulator.rollout_state import ABORT, JUMP, KEEP, LEAST_IN_FLIGHT, RECOMPUTE, RESTART, RolloutState, new_state
+from simulator.rollout_state import (
+    ABORT,
+    JUMP,
+    KEEP,
+    LEAST_IN_FLIGHT,
+    PER_STEP,
+    RECOMPUTE,
+    RESTART,
+    RolloutState,
+    new_state,
+)
 from simulator.step_law import StepLaw, build_step_law
 from simulator.step_table import StepTable, build_step_table
 from simulator.workload import Workload, draw_workload
@@ -17,6 +28,9 @@ AT_SYNC = {"in_place": KEEP, "abort": ABORT, "restart": RESTART, "recompute": RE
 MAX_TOKENS = 900
 KNOTS = np.array([16.0, 64.0, 128.0, 256.0, 512.0, 1024.0])
 PMF = {0: [1.0], 1: [0.4, 0.6], 3: [0.095, 0.126, 0.127, 0.652], 7: [0.2, 0.15, 0.1, 0.1, 0.1, 0.1, 0.05, 0.2]}
+ALPHA = 1e-4
+"""Level of every statistical test, chosen beforehand; their seeds are fixed."""
+MODES = pytest.mark.parametrize("mode", [JUMP, PER_STEP], ids=["jump", "per_step"])
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,15 @@ class Play:
 
 def play(case: Case, seed: int, mode: int = JUMP, *, draws: str | int = "same", cuts: int = 1) -> RolloutState:
     return Play(case, seed, mode, draws=draws, cuts=cuts).run().state
+
+
+def single(inputs: list[int], outputs: list[int], case: Case, mode: int, *, table_s: float = 0.25) -> RolloutState:
+    """Every step takes `table_s`, every prefill a second."""
+    state = state_of(case, workload_from(inputs, outputs), mode)
+    table, law = flat_table(table_s, 1.0), build_step_law(np.array([PMF[case.k]]), 1000)
+    submit(state, table, law, len(inputs), 0.0)
+    advance(state, table, law, np.inf, ALL)
+    return state
 
 
 def total(state: RolloutState, *names: str) -> float:
