@@ -26,7 +26,7 @@ SETTINGS = {
     "browser.serverAddress": ADDRESS,
     "browser.gatherUsageStats": "false",
     "global.developmentMode": "false",
-    "global.disableWidgetStateDuplicationWarning": "true",
+    "global.disableWidgetStateDuplicationWarning": "true",  # controls have a value and a default: `state.preset`
 }
 """Given as flags, so that no configuration file or environment variable of the user loosens them."""
 

@@ -209,13 +209,9 @@ def _draft_control(source: data.Source, stated: Scenario, arm: str) -> list[str]
 def _acceptance_control(source: data.Source, stated: Scenario, arm: str) -> list[str]:
     """Draw where an arm's acceptance comes from; return the override it needs, if any."""
     own, laws = _laws(stated, arm)
-    options, key = (
-        [own, *(label for label in laws if label != own), FIXED],
-        state.keyed(state.ACCEPTANCE, source.key, arm),
-    )
-    choice = st.selectbox(
-        f"{words.escape_markdown(arm)}: acceptance", options, index=state.place(key, options), key=key
-    )
+    label, key = f"{words.escape_markdown(arm)}: acceptance", state.keyed(state.ACCEPTANCE, source.key, arm)
+    options = [own, *(name for name in laws if name != own), FIXED]
+    choice = st.selectbox(label, options, index=state.place(key, options), key=key)
     if choice == FIXED:
         rates = state.keyed(state.RATES, source.key, arm)
         text = st.text_input(

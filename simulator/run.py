@@ -55,7 +55,7 @@ def simulate(
     ticks: Queue[None] = Queue()
     stop = Event()
     executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
-    parts: dict[int, dict[str, Parts]] = {}
+    parts: dict[int, dict[str, Parts]] | None = {} if with_waterfall else None
 
     def wait_for(futures: "list[Future[Replication]]", num_before: int, num_after: int) -> list[Replication]:
         for num_done in range(num_before + 1, num_after + 1):
@@ -68,7 +68,7 @@ def simulate(
     try:
         futures = [executor.submit(_replicate, inputs, setups, i, parts, ticks, stop) for i in range(num_replications)]
         replications = wait_for(futures, 0, num_plain)
-        if with_waterfall:
+        if parts is not None:
             if answered is not None:
                 answered(build_report(inputs, gather(replications)))
             futures = [
@@ -96,14 +96,14 @@ def _replicate(
     inputs: Inputs,
     setups: dict[Setup, Inputs],
     replication: int,
-    kept: dict[int, dict[str, Parts]],
+    kept: dict[int, dict[str, Parts]] | None,
     ticks: Queue[None],
     stop: Event,
 ) -> Replication:
-    """Run every arm and every set-up once; give up between two runs when told to stop."""
+    """Run every arm and every set-up once, and keep the parts of the first few; give up between two runs if told to."""
     result = Replication({}, {}, ())
     parts_of, warnings = _parts(inputs, replication)
-    if replication < MAX_THREADS:
+    if kept is not None and replication < MAX_THREADS:
         kept[replication] = parts_of
     for name, parts in parts_of.items():
         if stop.is_set():
@@ -128,7 +128,7 @@ def _explain(
     ticks: Queue[None],
     stop: Event,
 ) -> Replication:
-    """Run every arm's counterfactuals once; give up between two runs when told to stop."""
+    """Run every arm's counterfactuals once, from the parts kept, if they are; give up between two runs if told to."""
     counterfactual = Counterfactual(found.outcomes[BASELINE].max_batch, unbounded_staleness(inputs))
     stages: dict[str, dict[str, float]] = {}
     for name, parts in (kept.pop(replication, None) or _parts(inputs, replication)[0]).items():
