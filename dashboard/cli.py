@@ -116,9 +116,8 @@ def _serve(port: int, *, open_browser: bool, host: str, for_page: Sequence[str])
 
 
 def _warm_up() -> None:
-    """Load what the first visitor's page needs, kernels included, while the browser still loads the page itself."""
+    """Load what the first visitor's page needs, and look at its scenario, while the browser still loads the page."""
     with suppress(Exception):  # the page meets it again, and says it
         from dashboard import data, plots, tables  # noqa: F401
-        from dashboard.engine import Embedded
 
-        Embedded().first_look(data.load(data.Source(data.bundled_scenarios()[0][0])), lambda _: None)
+        data.first_look(data.load(data.Source(data.bundled_scenarios()[0][0])))

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dashboard.engine import Embedded, Engine
+from dashboard.engine import Answered, Embedded, Engine, Progress
 from dashboard.kept import Kept
 from dashboard.uploads import Upload, on_disk
 from simulator.config import FixedAcceptance, LawAcceptance, Scenario, TraceAcceptance
@@ -210,6 +210,10 @@ def mistake(error: Exception) -> str | None:
     return None if code == ExitCode.UNEXPECTED else message
 
 
+_first_looks: Kept[dict[str, float]] = Kept(most=100)
+"""Of all visitors; the launcher puts the first one here before anybody comes."""
+
+
 class ReportCache:
     """The latest reports by scenario; safe among the threads of a server."""
 
@@ -219,9 +223,9 @@ class ReportCache:
     def run(
         self,
         scenario: Scenario,
-        progress: Callable[[float], None],
+        progress: Progress,
         engine: Engine = EMBEDDED,
-        answered: Callable[[RunReport], None] | None = None,
+        answered: Answered | None = None,
     ) -> RunReport:
         """Return the scenario's report, simulated only if it is not here yet; see `Engine.run`."""
         return self._reports.take(key_of(scenario, engine.address), lambda: engine.run(scenario, progress, answered))
@@ -229,6 +233,17 @@ class ReportCache:
     def holds(self, scenario: Scenario, engine: Engine = EMBEDDED) -> bool:
         """Return whether the scenario's report is here."""
         return self._reports.get(key_of(scenario, engine.address)) is not None
+
+
+def first_look(scenario: Scenario, engine: Engine = EMBEDDED, progress: Progress = lambda _: None) -> dict[str, float]:
+    """Return every arm's speedup in one short run, worked out only if it is not here yet; see `Engine.first_look`."""
+    key = key_of(scenario, engine.address)
+    return _first_looks.take(key, lambda: engine.first_look(scenario, progress))
+
+
+def known_first_look(scenario: Scenario, engine: Engine = EMBEDDED) -> dict[str, float] | None:
+    """Return the same if it is here."""
+    return _first_looks.get(key_of(scenario, engine.address))
 
 
 def starts_by_itself(asked: Question) -> bool:

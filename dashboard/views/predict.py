@@ -85,9 +85,7 @@ def _run(asked: data.Question) -> RunReport | None:
     try:
         with shell.working("Simulating", _work(asked)) as progress:
             if not shell.reports().holds(asked.scenario, where):
-                known = shell.kept().take(
-                    _first_key(asked), lambda: where.first_look(asked.scenario, lambda _: progress(0.0))
-                )
+                known = data.first_look(asked.scenario, where, lambda _: progress(0.0))
                 with first.container():
                     _first_look(known)
 
@@ -103,10 +101,6 @@ def _run(asked: data.Question) -> RunReport | None:
         return _last_report(asked)
     state.keep_run(asked, report)
     return report
-
-
-def _first_key(asked: data.Question) -> str:
-    return data.key_of(asked.scenario, "first look", engine.chosen().address)
 
 
 def _early_key(asked: data.Question) -> str:
@@ -145,7 +139,8 @@ def _explained(asked: data.Question, report: RunReport | None) -> None:
             icon=":material/play_arrow:",
         )
     if report is None:
-        early, known = shell.kept().get(_early_key(asked)), shell.kept().get(_first_key(asked))
+        early = shell.kept().get(_early_key(asked))
+        known = data.known_first_look(asked.scenario, engine.chosen())
         if early is not None:
             _early_answer(early)
         elif known is not None:
